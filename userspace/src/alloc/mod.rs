@@ -1,0 +1,129 @@
+//! Ways to get a buffer, and the probe that picks one.
+//!
+//! One file a way, each a type with [`Allocate`]: [`Memfd`], [`Udmabuf`],
+//! [`DmaHeap`], [`Module`]. Name a type to say which one you want; use
+//! [`allocate`] to take the first that can do what you ask on this system, and
+//! [`probe`](probe()) to see which those are.
+//!
+//! ```
+//! use dmashare::alloc::{Request, Way, allocate};
+//! let allocation = allocate(&Request::new(4096).named("picture"))?;
+//! assert_eq!(allocation.way, Way::Memfd);
+//! assert!(allocation.buffer.size() >= 4096);
+//! # Ok::<(), dmashare::alloc::AllocError>(())
+//! ```
+
+mod choose;
+mod dma_heap;
+mod error;
+mod memfd;
+mod module;
+mod node;
+mod probe;
+mod request;
+mod udmabuf;
+
+use std::fmt;
+
+pub use choose::{Allocation, allocate};
+pub use dma_heap::DmaHeap;
+pub use error::AllocError;
+pub use memfd::Memfd;
+pub use module::Module;
+pub use probe::{Probe, Row, probe};
+pub use request::{MAX_NAME, Request};
+pub use udmabuf::Udmabuf;
+
+use crate::buffer::Buffer;
+
+/// A way to allocate buffers.
+///
+/// Every buffer is zeroed, a whole number of pages long, and of a size that
+/// nobody can make smaller ([`Kind::is_fixed`](crate::buffer::Kind::is_fixed)).
+///
+/// ```
+/// use dmashare::alloc::{Allocate, Memfd, Request};
+/// fn two(way: &dyn Allocate) -> Result<u64, dmashare::alloc::AllocError> {
+///     let request = Request::new(100);
+///     Ok(way.allocate(&request)?.size() + way.allocate(&request)?.size())
+/// }
+/// assert_eq!(two(&Memfd::new())?, 2 * rustix::param::page_size() as u64);
+/// # Ok::<(), dmashare::alloc::AllocError>(())
+/// ```
+pub trait Allocate: fmt::Debug + Send + Sync {
+    /// Which way this is.
+    fn way(&self) -> Way;
+
+    /// A new buffer of at least this size.
+    ///
+    /// # Errors
+    /// [`AllocError::Empty`], [`AllocError::TooLarge`], [`AllocError::Name`] and
+    /// [`AllocError::NotForDevices`] before the kernel was asked for memory,
+    /// [`AllocError::Os`] with its answer.
+    fn allocate(&self, request: &Request) -> Result<Buffer, AllocError>;
+}
+
+/// The ways to allocate, for a choice at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Way {
+    /// A memfd: for CPUs only; see [`Memfd`].
+    Memfd,
+    /// The heap `system` of `/dev/dma_heap`; see [`DmaHeap`].
+    DmaHeap,
+    /// `/dev/udmabuf`; see [`Udmabuf`].
+    Udmabuf,
+    /// `/dev/dmashare` of our own kernel module; see [`Module`].
+    Module,
+}
+
+impl Way {
+    /// All of them, in the order in which [`allocate`] asks.
+    pub const ALL: [Way; 4] = [Way::Memfd, Way::DmaHeap, Way::Udmabuf, Way::Module];
+
+    /// Opens what this way needs.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`] where the device cannot be opened, with what would
+    /// help.
+    ///
+    /// ```
+    /// use dmashare::alloc::Way;
+    /// assert_eq!(Way::Memfd.open()?.way(), Way::Memfd);
+    /// # Ok::<(), dmashare::alloc::AllocError>(())
+    /// ```
+    pub fn open(self) -> Result<Box<dyn Allocate>, AllocError> {
+        Ok(match self {
+            Way::Memfd => Box::new(Memfd::new()),
+            Way::DmaHeap => Box::new(DmaHeap::open(DmaHeap::SYSTEM)?),
+            Way::Udmabuf => Box::new(Udmabuf::open()?),
+            Way::Module => Box::new(Module::open()?),
+        })
+    }
+
+    /// Whether its buffers are dma-bufs, which devices can import.
+    ///
+    /// ```
+    /// use dmashare::alloc::Way;
+    /// assert!(!Way::Memfd.for_devices() && Way::DmaHeap.for_devices());
+    /// ```
+    pub fn for_devices(self) -> bool {
+        self != Way::Memfd
+    }
+
+    /// Its name, as programs and tables print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Memfd => "memfd",
+            Way::DmaHeap => "dma_heap",
+            Way::Udmabuf => "udmabuf",
+            Way::Module => "module",
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,49 @@
+//! What a shared buffer is.
+//!
+//! - A [`Buffer`] owns the handle: a file descriptor, whose [`Kind`] and size
+//!   the kernel was asked for.
+//! - A [`Mapping`] makes its memory visible to the CPU. Someone else may write
+//!   to it at any time, so it never gives a safe `&[u8]`.
+//! - A [`Guard`] is one CPU access to it: reads and writes are methods of the
+//!   guard, and a dma-buf is told when the access begins and when it ends.
+//!
+//! ```
+//! use dmashare::alloc::{Allocate, Memfd, Request};
+//! use dmashare::buffer::Access;
+//!
+//! let buffer = Memfd::new().allocate(&Request::new(4096))?;
+//! let mut mapping = buffer.map(Access::ReadWrite)?;
+//!
+//! let mut guard = mapping.access(Access::Write)?;
+//! guard.write_at(100, b"hello")?;
+//! guard.finish()?;
+//!
+//! let mut word = [0; 5];
+//! mapping.access(Access::Read)?.read_at(100, &mut word)?;
+//! assert_eq!(&word, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The accessors live on the guard alone, so an access outside of one does not
+//! compile:
+//!
+//! ```compile_fail,E0599
+//! # use dmashare::buffer::Mapping;
+//! fn peek(mapping: &mut Mapping) {
+//!     let _ = mapping.read_at(0, &mut [0; 4]); // no such method on a Mapping
+//! }
+//! ```
+
+mod copy;
+mod error;
+mod guard;
+mod handle;
+mod mapping;
+mod rows;
+
+pub use error::BufferError;
+pub use guard::Guard;
+pub use handle::{Buffer, Kind, Seals};
+pub(crate) use handle::{describe, examine};
+pub use mapping::{Access, Mapping};
+pub use rows::Rows;

@@ -1,0 +1,265 @@
+//! An open card, and the screens it has.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use drm::Device as _;
+use drm::control::{Device as _, connector};
+
+use super::error::MODE_GETRESOURCES;
+use super::scanout::Shown;
+use super::{DrmError, Mode};
+
+const DIRECTORY: &str = "/dev/dri";
+
+/// An open primary node of a DRM device, such as /dev/dri/card0.
+///
+/// The first to open a node becomes its DRM master, without which nothing can
+/// be shown; closing gives it up. What was imported keeps the card open.
+///
+/// ```no_run
+/// // Not run: needs a DRM device.
+/// use dmashare::import::drm::Card;
+/// for node in Card::nodes()? {
+///     println!("{}", Card::open(&node)?); // /dev/dri/card0 (bochs-drm)
+/// }
+/// # Ok::<(), dmashare::import::drm::DrmError>(())
+/// ```
+pub struct Card(pub(super) Arc<Inner>);
+
+/// What framebuffers and scan-outs hold on to.
+pub(super) struct Inner {
+    file: File,
+    path: PathBuf,
+    driver: String,
+    /// Held while GEM handles are open: see `framebuffer.rs`.
+    pub(super) handles: Mutex<()>,
+    /// What is shown, the latest last: see `scanout.rs`.
+    pub(super) shown: Mutex<Vec<Shown>>,
+}
+
+/// A connector of a card, and what it can show.
+///
+/// ```no_run
+/// // Not run: needs a DRM device.
+/// use dmashare::import::drm::Card;
+/// let card = Card::open("/dev/dri/card0")?;
+/// for screen in card.screens()?.iter().filter(|screen| screen.connected) {
+///     println!("{} likes {}", screen.name, screen.modes[0]);
+/// }
+/// # Ok::<(), dmashare::import::drm::DrmError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Screen {
+    /// Type and number of the connector, such as `Virtual-1`.
+    pub name: String,
+    /// Whether something is connected.
+    pub connected: bool,
+    /// The modes it offers, the one it likes best first.
+    pub modes: Vec<Mode>,
+}
+
+impl Card {
+    /// The primary nodes that are there, in order.
+    ///
+    /// # Errors
+    /// [`DrmError::Open`] where /dev/dri cannot be read, as without any DRM
+    /// driver.
+    ///
+    /// ```no_run
+    /// // Not run: needs a DRM device.
+    /// # use dmashare::import::drm::Card;
+    /// let first = &Card::nodes()?[0];
+    /// # Ok::<(), dmashare::import::drm::DrmError>(())
+    /// ```
+    pub fn nodes() -> Result<Vec<PathBuf>, DrmError> {
+        let failed = |source| DrmError::Open {
+            path: DIRECTORY.into(),
+            source,
+        };
+        let mut nodes = Vec::new();
+        for entry in fs::read_dir(DIRECTORY).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("card"));
+            if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
+                nodes.push((number, entry.path()));
+            }
+        }
+        nodes.sort();
+        Ok(nodes.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Opens a card by its node.
+    ///
+    /// # Errors
+    /// [`DrmError::Open`], and [`DrmError::Ioctl`] where it is no DRM device.
+    ///
+    /// ```
+    /// use dmashare::import::drm::{Card, DrmError};
+    /// let error = Card::open("/dev/dri/card999").unwrap_err();
+    /// assert!(matches!(error, DrmError::Open { .. }));
+    /// let error = Card::open("/dev/null").unwrap_err();
+    /// assert!(matches!(error, DrmError::Ioctl { operation: "VERSION", .. }));
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Card, DrmError> {
+        let path = path.as_ref();
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.map_err(|source| DrmError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut inner = Inner {
+            file,
+            path: path.to_owned(),
+            driver: String::new(),
+            handles: Mutex::new(()),
+            shown: Mutex::default(),
+        };
+        let version = inner.get_driver().map_err(inner.failed("VERSION"))?;
+        inner.driver = version.name().to_string_lossy().into_owned();
+        Ok(Card(Arc::new(inner)))
+    }
+
+    /// Opens the first card with this driver, as DRM_IOCTL_VERSION names it:
+    /// `bochs-drm`, `cirrus`, `vgem`, `i915`.
+    ///
+    /// # Errors
+    /// [`DrmError::NoCard`] with the cards that are there instead, and why any
+    /// did not open.
+    ///
+    /// ```
+    /// use dmashare::import::drm::{Card, DrmError};
+    /// let error = Card::find("no-such-driver").unwrap_err();
+    /// assert!(matches!(error, DrmError::NoCard { .. }));
+    /// ```
+    pub fn find(driver: &str) -> Result<Card, DrmError> {
+        let mut found = Vec::new();
+        // No /dev/dri is no card.
+        for node in Card::nodes().unwrap_or_default() {
+            match Card::open(&node) {
+                Ok(card) if card.driver() == driver => return Ok(card),
+                Ok(card) => found.push(card.to_string()),
+                Err(error) => found.push(error.to_string()),
+            }
+        }
+        Err(DrmError::NoCard {
+            wanted: driver.to_owned(),
+            found,
+        })
+    }
+
+    /// The name of its driver, as DRM_IOCTL_VERSION gives it.
+    ///
+    /// ```no_run
+    /// // Not run: needs a DRM device.
+    /// # use dmashare::import::drm::Card;
+    /// assert_eq!(Card::find("vgem")?.driver(), "vgem");
+    /// # Ok::<(), dmashare::import::drm::DrmError>(())
+    /// ```
+    pub fn driver(&self) -> &str {
+        self.0.driver()
+    }
+
+    /// The node it was opened by.
+    ///
+    /// ```no_run
+    /// // Not run: needs a DRM device.
+    /// # use dmashare::import::drm::Card;
+    /// assert!(Card::find("vgem")?.path().starts_with("/dev/dri"));
+    /// # Ok::<(), dmashare::import::drm::DrmError>(())
+    /// ```
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Its connectors. A master has them looked at anew, which on hardware can
+    /// take some milliseconds each.
+    ///
+    /// # Errors
+    /// [`DrmError::Ioctl`], as on a card without screens.
+    ///
+    /// ```no_run
+    /// // Not run: needs a DRM device.
+    /// # use dmashare::import::drm::Card;
+    /// let screens = Card::find("bochs-drm")?.screens()?;
+    /// assert_eq!(screens[0].name, "Virtual-1");
+    /// # Ok::<(), dmashare::import::drm::DrmError>(())
+    /// ```
+    pub fn screens(&self) -> Result<Vec<Screen>, DrmError> {
+        let connectors = self.0.connectors()?;
+        Ok(connectors.iter().map(Screen::from).collect())
+    }
+}
+
+impl Inner {
+    pub(super) fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    pub(super) fn connectors(&self) -> Result<Vec<connector::Info>, DrmError> {
+        let resources = self
+            .resource_handles()
+            .map_err(self.failed(MODE_GETRESOURCES))?;
+        let connectors = resources.connectors().iter().map(|&handle| {
+            self.get_connector(handle, true)
+                .map_err(self.failed("MODE_GETCONNECTOR"))
+        });
+        connectors.collect()
+    }
+
+    /// Turns what an ioctl said into an error that names it and the card.
+    pub(super) fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> DrmError {
+        move |source| DrmError::Ioctl {
+            operation,
+            card: self.to_string(),
+            source,
+        }
+    }
+}
+
+impl From<&connector::Info> for Screen {
+    fn from(connector: &connector::Info) -> Screen {
+        Screen {
+            name: connector.to_string(),
+            connected: connector.state() == connector::State::Connected,
+            modes: connector.modes().iter().map(Mode::from).collect(),
+        }
+    }
+}
+
+impl AsFd for Inner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl drm::Device for Inner {}
+impl drm::control::Device for Inner {}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.driver.as_str() {
+            "" => write!(f, "{path}"),
+            driver => write!(f, "{path} ({driver})"),
+        }
+    }
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Card({self})")
+    }
+}

@@ -1,0 +1,356 @@
+//! A framebuffer on a screen.
+//!
+//! A screen can be given another frame while it shows one, and the two can end
+//! in any order. So a card has a list of what is shown, with what each of them
+//! replaced: the latest puts that back, and one in the middle leaves it to the
+//! next, as a node leaves a linked list.
+
+use std::fmt;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use drm::control::{ClipRect, Device as _, Mode as Timings, connector, crtc};
+
+use super::card::Inner;
+use super::error::{MODE_GETCRTC, MODE_GETRESOURCES, MODE_SETCRTC};
+use super::framebuffer::Object;
+use super::{Card, DrmError, Framebuffer, Mode, Screen, mode};
+
+/// A framebuffer being shown; made by [`Card::show`].
+///
+/// On drop the screen goes back to what it showed before, or is turned off if
+/// that was nothing. One that was replaced on its screen, by a later
+/// [`Card::show`] or by another program, leaves the screen alone; so this moves
+/// on to the next frame, and the last one dropped brings back what was there
+/// before the first:
+///
+/// ```no_run
+/// // Not run: needs a screen and imported dma-bufs.
+/// # use dmashare::import::drm::{Card, DrmError, Framebuffer};
+/// # fn f(card: &Card, frames: &[Framebuffer]) -> Result<(), DrmError> {
+/// let mut scanout = card.show(&frames[0])?;
+/// for frame in &frames[1..] {
+///     scanout = card.show(frame)?;
+/// }
+/// # drop(scanout);
+/// # Ok(()) }
+/// ```
+pub struct Scanout {
+    // Alive as long as the screen shows it: removing a framebuffer that is
+    // shown turns the screen off.
+    framebuffer: Arc<Object>,
+    screen: String,
+    mode: Mode,
+    connector: connector::Handle,
+    crtc: crtc::Handle,
+    /// Of its [`Shown`].
+    number: u64,
+}
+
+/// What a scan-out replaced.
+pub(super) struct Shown {
+    /// Higher than those of all before it in the list.
+    number: u64,
+    /// The CRTC and what it showed.
+    before: crtc::Info,
+}
+
+impl Card {
+    /// Shows a framebuffer on the first connected screen that has a mode of
+    /// exactly its size, and returns when it is on.
+    ///
+    /// A virtual screen (connector type `Virtual`, as of bochs) has no timing
+    /// to keep to and shows any size that its memory holds.
+    ///
+    /// # Errors
+    /// [`DrmError::NoScreen`], [`DrmError::NoMode`] with the modes that there
+    /// are, [`DrmError::NoCrtc`], [`DrmError::OtherCard`],
+    /// [`DrmError::Overrun`] where the kernel would write out of bounds, and
+    /// [`DrmError::Ioctl`] with `EACCES` where another program is DRM master.
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen and an imported dma-buf.
+    /// # use dmashare::import::drm::{Card, DrmError, Framebuffer};
+    /// # fn f(card: &Card, framebuffer: &Framebuffer) -> Result<(), DrmError> {
+    /// let scanout = card.show(framebuffer)?;
+    /// println!("{scanout}"); // Virtual-1 at 1024x768@60
+    /// # Ok(()) }
+    /// ```
+    pub fn show(&self, framebuffer: &Framebuffer) -> Result<Scanout, DrmError> {
+        let card = &self.0;
+        if !Arc::ptr_eq(card, &framebuffer.0.card) {
+            return Err(DrmError::OtherCard {
+                card: card.to_string(),
+            });
+        }
+        let connectors = card.connectors()?;
+        let (connector, timings) = card.screen_for(&connectors, framebuffer.size())?;
+        card.keep_from_overrun(connector, &timings, &framebuffer.0)?;
+        let crtc = card.crtc_for(connector, &connectors)?;
+        let mut shown = card.shown();
+        let before = card.get_crtc(crtc).map_err(card.failed(MODE_GETCRTC))?;
+        card.set_crtc(
+            crtc,
+            Some(framebuffer.0.raw),
+            (0, 0),
+            &[connector.handle()],
+            Some(timings),
+        )
+        .map_err(card.failed(MODE_SETCRTC))?;
+        let number = shown.last().map_or(0, |latest| latest.number + 1);
+        shown.push(Shown { number, before });
+        Ok(Scanout {
+            framebuffer: Arc::clone(&framebuffer.0),
+            screen: connector.to_string(),
+            mode: Mode::from(&timings),
+            connector: connector.handle(),
+            crtc,
+            number,
+        })
+    }
+}
+
+impl Inner {
+    /// Locked from looking at what a CRTC shows until it shows something else.
+    fn shown(&self) -> MutexGuard<'_, Vec<Shown>> {
+        // A panic leaves no entry half-changed.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first connected screen that shows this size, and its mode for it.
+    fn screen_for<'a>(
+        &self,
+        connectors: &'a [connector::Info],
+        size: (u32, u32),
+    ) -> Result<(&'a connector::Info, Timings), DrmError> {
+        let connected = || {
+            let all = connectors.iter();
+            all.filter(|connector| connector.state() == connector::State::Connected)
+        };
+        let listed = |connector: &'a connector::Info| {
+            Some((connector, mode::of_size(connector.modes(), size)?))
+        };
+        let made_up = |connector: &'a connector::Info| match connector.interface() {
+            connector::Interface::Virtual => Some((connector, mode::made_up(size)?)),
+            _ => None,
+        };
+        if let Some(found) = connected().find_map(listed) {
+            return Ok(found);
+        }
+        if let Some(found) = connected().find_map(made_up) {
+            return Ok(found);
+        }
+        Err(match connected().next().map(Screen::from) {
+            None => DrmError::NoScreen {
+                card: self.to_string(),
+                connectors: connectors.len(),
+            },
+            Some(screen) => DrmError::NoMode {
+                card: self.to_string(),
+                size,
+                screen: screen.name,
+                modes: screen.modes,
+            },
+        })
+    }
+
+    /// Keeps bochs from a frame that it would write beyond its memory.
+    ///
+    /// It copies a frame there at the frame's own stride, having checked only
+    /// that the mode fits: seen with Linux 7.2 to oops in memcpy_toio for
+    /// 640x480 with a stride of 65536. A mode that it lists or takes does fit,
+    /// at 4 bytes a pixel, so a frame that is not larger than one of them does.
+    fn keep_from_overrun(
+        &self,
+        connector: &connector::Info,
+        chosen: &Timings,
+        framebuffer: &Object,
+    ) -> Result<(), DrmError> {
+        let fitting = connector.modes().iter().chain([chosen]).map(bytes_of);
+        let room = fitting.max().unwrap_or(0);
+        if self.driver() == "bochs-drm" && framebuffer.bytes > room {
+            return Err(DrmError::Overrun {
+                card: self.to_string(),
+                bytes: framebuffer.bytes,
+                room,
+            });
+        }
+        Ok(())
+    }
+
+    /// The CRTC that drives this screen already, or one that is free to.
+    fn crtc_for(
+        &self,
+        connector: &connector::Info,
+        connectors: &[connector::Info],
+    ) -> Result<crtc::Handle, DrmError> {
+        let encoder = |handle| {
+            self.get_encoder(handle)
+                .map_err(self.failed("MODE_GETENCODER"))
+        };
+        if let Some(current) = connector.current_encoder()
+            && let Some(crtc) = encoder(current)?.crtc()
+        {
+            return Ok(crtc);
+        }
+        let mut taken = Vec::new();
+        for current in connectors
+            .iter()
+            .filter_map(|other| other.current_encoder())
+        {
+            taken.extend(encoder(current)?.crtc());
+        }
+        let resources = self
+            .resource_handles()
+            .map_err(self.failed(MODE_GETRESOURCES))?;
+        for &handle in connector.encoders() {
+            let possible = resources.filter_crtcs(encoder(handle)?.possible_crtcs());
+            if let Some(free) = possible.into_iter().find(|crtc| !taken.contains(crtc)) {
+                return Ok(free);
+            }
+        }
+        Err(DrmError::NoCrtc {
+            card: self.to_string(),
+            screen: connector.to_string(),
+        })
+    }
+}
+
+/// What a mode takes of the memory of a display with 4 bytes a pixel.
+fn bytes_of(mode: &Timings) -> u64 {
+    let (width, height) = mode.size();
+    4 * u64::from(width) * u64::from(height)
+}
+
+impl Scanout {
+    /// Has the screen show what was written into the frame since (DIRTYFB),
+    /// and says whether the driver needs to be told.
+    ///
+    /// A driver that keeps a copy of the frame makes a new one now; others
+    /// (`false`) scan out the memory itself, and there is nothing to do.
+    ///
+    /// # Errors
+    /// [`DrmError::Ioctl`], as for one who is no longer DRM master.
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen.
+    /// # use dmashare::import::drm::{DrmError, Scanout};
+    /// # fn f(scanout: &Scanout) -> Result<(), DrmError> {
+    /// let copied = scanout.flush()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn flush(&self) -> Result<bool, DrmError> {
+        let card = &self.framebuffer.card;
+        // All of it, in the 16 bits of drm_clip_rect. No rectangle would mean the
+        // same, but the kernel wants a null pointer then, and the drm crate
+        // gives the address of an empty slice.
+        let edge = |pixels| u16::try_from(pixels).unwrap_or(u16::MAX);
+        let (width, height) = self.framebuffer.size;
+        let whole = ClipRect::new(0, 0, edge(width), edge(height));
+        match card.dirty_framebuffer(self.framebuffer.raw, &[whole]) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(card.failed("MODE_DIRTYFB")(error)),
+        }
+    }
+
+    /// The name of the screen, such as `Virtual-1`.
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen.
+    /// # fn f(scanout: &dmashare::import::drm::Scanout) {
+    /// assert_eq!(scanout.screen(), "Virtual-1");
+    /// # }
+    /// ```
+    pub fn screen(&self) -> &str {
+        &self.screen
+    }
+
+    /// Whether the screen still shows it: a later [`Card::show`] or another
+    /// program can have replaced it (GETCRTC).
+    ///
+    /// # Errors
+    /// [`DrmError::Ioctl`], as for a card that is gone.
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen and imported dma-bufs.
+    /// # use dmashare::import::drm::{Card, DrmError, Framebuffer};
+    /// # fn f(card: &Card, first: &Framebuffer, next: &Framebuffer) -> Result<(), DrmError> {
+    /// let first = card.show(first)?;
+    /// let next = card.show(next)?;
+    /// assert!(!first.is_shown()? && next.is_shown()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn is_shown(&self) -> Result<bool, DrmError> {
+        let card = &self.framebuffer.card;
+        let now = card.get_crtc(self.crtc);
+        let now = now.map_err(card.failed(MODE_GETCRTC))?.framebuffer();
+        Ok(now == Some(self.framebuffer.raw))
+    }
+
+    /// The mode it is shown in.
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen.
+    /// # fn f(scanout: &dmashare::import::drm::Scanout) {
+    /// println!("{} Hz", scanout.mode().refresh);
+    /// # }
+    /// ```
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
+impl Drop for Scanout {
+    fn drop(&mut self) {
+        let card = &self.framebuffer.card;
+        let mut shown = card.shown();
+        let Some(before) = take(&mut shown, self.number) else {
+            return;
+        };
+        if !self.is_shown().unwrap_or(false) {
+            return;
+        }
+        if let (Some(framebuffer), Some(mode)) = (before.framebuffer(), before.mode()) {
+            let position = before.position();
+            let back = card.set_crtc(
+                self.crtc,
+                Some(framebuffer),
+                position,
+                &[self.connector],
+                Some(mode),
+            );
+            if back.is_ok() {
+                return;
+            }
+        }
+        // Who is no longer master has lost the screen already.
+        let _ = card.set_crtc(self.crtc, None, (0, 0), &[], None);
+    }
+}
+
+/// Takes one off the list: what it is to put back, or `None` where a later one
+/// has replaced it and will do so.
+fn take(shown: &mut Vec<Shown>, number: u64) -> Option<crtc::Info> {
+    let at = shown.iter().position(|shown| shown.number == number)?;
+    let Shown { before, .. } = shown.remove(at);
+    let mut later = shown[at..].iter_mut();
+    match later.find(|later| later.before.handle() == before.handle()) {
+        Some(next) => {
+            next.before = before;
+            None
+        }
+        None => Some(before),
+    }
+}
+
+impl fmt::Display for Scanout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.screen, self.mode)
+    }
+}
+
+impl fmt::Debug for Scanout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scanout({self} on {})", self.framebuffer.card)
+    }
+}
