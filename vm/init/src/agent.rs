@@ -1,0 +1,342 @@
+//! Runs programs for the host, several at a time, in one thread.
+//!
+//! Process 1 also inherits every orphan; all are reaped here.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, wait};
+
+/// How much input a program may leave unread before no more orders are taken:
+/// the host is made to wait, rather than this machine's memory be filled.
+const UNREAD: usize = 256 * 1024;
+
+/// How often orphans that nobody waits for are reaped.
+const REAP: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+struct Process {
+    id: u32,
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Its output: standard output (or its terminal), then standard error.
+    out: [Option<File>; 2],
+    stdin: Option<File>,
+    /// Bytes that its standard input did not take yet, and whether it ends after them.
+    waiting: VecDeque<u8>,
+    ends: bool,
+    terminal: Option<File>,
+    exit: Option<Exit>,
+}
+
+/// What a poll entry stands for.
+enum Source {
+    Port,
+    Exit,
+    Out(usize, usize),
+    Stdin(usize),
+}
+
+/// Serve orders until the host says to stop, or is gone.
+pub(crate) fn serve(mut port: File) -> io::Result<()> {
+    let mut processes: Vec<Process> = Vec::new();
+    loop {
+        for source in wait_for_work(&port, &processes)? {
+            match source {
+                Source::Port => match Frame::read(&mut port)? {
+                    None => return Ok(()),
+                    Some(frame) if frame.kind == Kind::PowerOff => return Ok(()),
+                    Some(frame) => order(&frame, &mut processes, &mut port)?,
+                },
+                // Its end is found below, among the others'.
+                Source::Exit => {}
+                Source::Out(at, stream) => {
+                    processes[at].forward(stream, &mut port)?;
+                }
+                Source::Stdin(at) => processes[at].feed(),
+            }
+        }
+        reap(&mut processes);
+        for process in processes.iter_mut().filter(|p| p.exit.is_some()) {
+            process.forward_rest(&mut port)?;
+            // What it left behind must not sit beside the next one.
+            let _ = kill_process_group(process.pid, Signal::KILL);
+        }
+        for process in processes.extract_if(.., |p| p.exit.is_some()) {
+            Frame::json(Kind::Exit, process.id, &process.exit).write(&mut port)?;
+        }
+    }
+}
+
+fn wait_for_work(port: &File, processes: &[Process]) -> io::Result<Vec<Source>> {
+    let mut fds = Vec::new();
+    let mut sources = Vec::new();
+    if processes.iter().all(|p| p.waiting.len() < UNREAD) {
+        fds.push(PollFd::new(port, PollFlags::IN));
+        sources.push(Source::Port);
+    }
+    for (at, process) in processes.iter().enumerate() {
+        fds.push(PollFd::new(&process.pidfd, PollFlags::IN));
+        sources.push(Source::Exit);
+        for (stream, file) in process.out.iter().enumerate() {
+            if let Some(file) = file {
+                fds.push(PollFd::new(file, PollFlags::IN));
+                sources.push(Source::Out(at, stream));
+            }
+        }
+        if let Some(file) = &process.stdin
+            && !process.waiting.is_empty()
+        {
+            fds.push(PollFd::new(file, PollFlags::OUT));
+            sources.push(Source::Stdin(at));
+        }
+    }
+    match poll(&mut fds, Some(&REAP)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let ready = fds.iter().map(|fd| !fd.revents().is_empty());
+    Ok(sources
+        .into_iter()
+        .zip(ready)
+        .filter_map(|(source, ready)| ready.then_some(source))
+        .collect())
+}
+
+fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Result<()> {
+    if frame.kind == Kind::Spawn {
+        match Process::start(frame.process, &frame.parse()?) {
+            Ok(process) => processes.push(process),
+            Err(error) => {
+                let exit = Exit::NotStarted(error.to_string());
+                Frame::json(Kind::Exit, frame.process, &exit).write(port)?;
+            }
+        }
+        return Ok(());
+    }
+    // It may have ended while this order was on its way.
+    let Some(process) = processes.iter_mut().find(|p| p.id == frame.process) else {
+        return Ok(());
+    };
+    match frame.kind {
+        Kind::Stdin if frame.payload.is_empty() => process.ends = true,
+        Kind::Stdin if process.stdin.is_some() => process.waiting.extend(&frame.payload),
+        Kind::Stdin => {}
+        Kind::Signal => {
+            if let Some(signal) = Signal::from_named_raw(frame.parse()?) {
+                let _ = kill_process_group(process.pid, signal);
+            }
+        }
+        Kind::Resize => process.resize(frame.parse()?),
+        other => return Err(io::Error::other(format!("a {other:?} frame from the host"))),
+    }
+    process.feed();
+    Ok(())
+}
+
+/// Reap whoever ended: our own processes, whose end is noted, and the orphans
+/// that were left to process 1.
+fn reap(processes: &mut [Process]) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if let Some(process) = processes.iter_mut().find(|p| p.pid == pid) {
+            process.exit = Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+            });
+        }
+    }
+}
+
+impl Process {
+    fn start(id: u32, spawn: &Spawn) -> io::Result<Process> {
+        let (program, arguments) = spawn
+            .argv
+            .split_first()
+            .ok_or_else(|| io::Error::other("no program was named"))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(&spawn.cwd)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+            .env("HOME", "/root")
+            .env("LANG", "C.UTF-8");
+        let terminal = match spawn.terminal {
+            Some(size) => Some(give_terminal(&mut command, size)?),
+            None => {
+                command
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
+                None
+            }
+        };
+        command.envs(spawn.env.iter().map(|(name, value)| (name, value)));
+        let has_terminal = terminal.is_some();
+        // SAFETY: between fork and exec only async-signal-safe calls are made:
+        // setsid(2) and ioctl(2).
+        unsafe {
+            command.pre_exec(move || {
+                rustix::process::setsid()?;
+                if has_terminal {
+                    rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+                }
+                Ok(())
+            });
+        }
+        let mut child = command
+            .spawn()
+            .map_err(|error| explain(program, &spawn.cwd, error))?;
+        let pid = Pid::from_child(&child);
+        let (stdin, out) = match &terminal {
+            Some(terminal) => (
+                Some(terminal.try_clone()?),
+                [Some(terminal.try_clone()?), None],
+            ),
+            None => (
+                child
+                    .stdin
+                    .take()
+                    .map(|pipe| File::from(OwnedFd::from(pipe))),
+                [
+                    child
+                        .stdout
+                        .take()
+                        .map(|pipe| File::from(OwnedFd::from(pipe))),
+                    child
+                        .stderr
+                        .take()
+                        .map(|pipe| File::from(OwnedFd::from(pipe))),
+                ],
+            ),
+        };
+        for file in out.iter().chain([&stdin]).flatten() {
+            rustix::io::ioctl_fionbio(file, true)?;
+        }
+        Ok(Process {
+            id,
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
+            out,
+            stdin,
+            waiting: VecDeque::new(),
+            ends: false,
+            terminal,
+            exit: None,
+        })
+    }
+
+    /// Send on what one of its outputs has now; how many bytes that was.
+    fn forward(&mut self, stream: usize, port: &mut File) -> io::Result<usize> {
+        let Some(file) = &mut self.out[stream] else {
+            return Ok(0);
+        };
+        let mut buffer = vec![0; MAX_PAYLOAD];
+        match file.read(&mut buffer) {
+            // EIO: the last process on this terminal closed it.
+            Ok(0) => self.out[stream] = None,
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => self.out[stream] = None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+            Ok(length) => {
+                let kind = [Kind::Stdout, Kind::Stderr][stream];
+                Frame::data(kind, self.id, &buffer[..length]).write(port)?;
+                return Ok(length);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Send on what it wrote before its end: what is in the pipes now, and not
+    /// what a child that it left behind goes on to write.
+    fn forward_rest(&mut self, port: &mut File) -> io::Result<()> {
+        for stream in 0..2 {
+            let mut left = match &self.out[stream] {
+                Some(file) => rustix::io::ioctl_fionread(file)?,
+                None => 0,
+            };
+            while left > 0 {
+                let sent = self.forward(stream, port)?;
+                if sent == 0 {
+                    break;
+                }
+                left = left.saturating_sub(sent as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Give its standard input what it takes.
+    fn feed(&mut self) {
+        if let Some(file) = &mut self.stdin
+            && !self.waiting.is_empty()
+        {
+            match file.write(self.waiting.as_slices().0) {
+                Ok(length) => drop(self.waiting.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // It closed its end: what it does not want is not an error.
+                Err(_) => {
+                    self.waiting.clear();
+                    self.stdin = None;
+                }
+            }
+        }
+        // A terminal has no end to close; its user types one.
+        if self.ends && self.waiting.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    fn resize(&self, size: WindowSize) {
+        if let Some(terminal) = &self.terminal {
+            let _ = rustix::termios::tcsetwinsize(terminal, winsize(size));
+        }
+    }
+}
+
+/// Let this command have a new terminal; ours is its other end.
+fn give_terminal(command: &mut Command, size: WindowSize) -> io::Result<File> {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let theirs = ioctl_tiocgptpeer(&ours, flags)?;
+    rustix::termios::tcsetwinsize(&ours, winsize(size))?;
+    command
+        .env("TERM", "xterm-256color")
+        .stdin(theirs.try_clone()?)
+        .stdout(theirs.try_clone()?)
+        .stderr(theirs);
+    Ok(File::from(ours))
+}
+
+fn winsize(size: WindowSize) -> rustix::termios::Winsize {
+    rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
+}
+
+/// "No such file" can mean the program, its interpreter or the folder.
+fn explain(program: &str, cwd: &str, error: io::Error) -> io::Error {
+    let what = if !std::path::Path::new(cwd).is_dir() {
+        format!("the guest has no folder {cwd}; share it, or choose another")
+    } else if error.kind() == io::ErrorKind::NotFound && std::path::Path::new(program).exists() {
+        format!("{program}: its interpreter or dynamic loader is missing in the guest's root")
+    } else {
+        format!("{program}: {error}")
+    };
+    io::Error::new(error.kind(), what)
+}

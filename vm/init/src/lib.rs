@@ -1,0 +1,279 @@
+//! The words that host and guest exchange over one virtio-serial port.
+//!
+//! A [`Frame`] is `u32 length` (of what follows, little endian), `u8 kind`,
+//! `u32 process` (little endian) and a payload. Data frames carry bytes as
+//! they are; control frames carry JSON. Both ends are built from this crate,
+//! so there is no version: an initramfs always holds the init of the host that
+//! made it.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The virtio-serial port the frames travel over.
+pub const PORT: &str = "vm.agent";
+
+/// Where init finds its [`Boot`] orders in the initramfs.
+pub const BOOT_FILE: &str = "/boot.json";
+
+/// The largest payload of one frame, in bytes. Longer output is cut in pieces.
+pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+const HEADER: usize = 5;
+
+/// What a frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Guest to host: booted, ready for orders. Payload: [`Ready`].
+    Ready = 1,
+    /// Guest to host: the boot failed; the payload is the reason.
+    Failed,
+    /// Host to guest: start a process. Payload: [`Spawn`].
+    Spawn,
+    /// Host to guest: bytes for its standard input; none at all means its end.
+    Stdin,
+    /// Host to guest: send it this signal (payload: [`i32`] as JSON).
+    Signal,
+    /// Host to guest: its terminal has a new size. Payload: [`WindowSize`].
+    Resize,
+    /// Guest to host: bytes of its standard output (or of its terminal).
+    Stdout,
+    /// Guest to host: bytes of its standard error.
+    Stderr,
+    /// Guest to host: it ended, all its output was sent. Payload: [`Exit`].
+    Exit,
+    /// Host to guest: switch the machine off.
+    PowerOff,
+}
+
+impl Kind {
+    fn from_u8(byte: u8) -> Option<Kind> {
+        use Kind::*;
+        [
+            Ready, Failed, Spawn, Stdin, Signal, Resize, Stdout, Stderr, Exit, PowerOff,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is about.
+    pub kind: Kind,
+    /// The process it is about, as numbered by the host; 0 for none.
+    pub process: u32,
+    /// Bytes, or JSON.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// A frame with these bytes.
+    ///
+    /// ```
+    /// use dmashare_vm_init::{Frame, Kind};
+    /// let frame = Frame::data(Kind::Stdin, 1, b"hello");
+    /// let mut wire = Vec::new();
+    /// frame.write(&mut wire)?;
+    /// assert_eq!(Frame::read(&mut wire.as_slice())?, Some(frame));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn data(kind: Kind, process: u32, bytes: &[u8]) -> Frame {
+        Frame {
+            kind,
+            process,
+            payload: bytes.to_vec(),
+        }
+    }
+
+    /// A frame with this value as JSON.
+    ///
+    /// # Panics
+    /// Where the value has no JSON form; the types of this crate all have one.
+    pub fn json(kind: Kind, process: u32, value: &impl Serialize) -> Frame {
+        let payload = serde_json::to_vec(value).expect("a control message has a JSON form");
+        Frame {
+            kind,
+            process,
+            payload,
+        }
+    }
+
+    /// The payload of a control frame.
+    ///
+    /// # Errors
+    /// Where it is not what this kind of frame should carry.
+    pub fn parse<T: DeserializeOwned>(&self) -> io::Result<T> {
+        serde_json::from_slice(&self.payload).map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{:?} frame: {error}", self.kind),
+            )
+        })
+    }
+
+    /// Write it whole.
+    ///
+    /// # Errors
+    /// Those of the writer, and a payload above [`MAX_PAYLOAD`].
+    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        if self.payload.len() > MAX_PAYLOAD {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a frame carries {MAX_PAYLOAD} bytes at most"),
+            ));
+        }
+        let length = u32::try_from(HEADER + self.payload.len()).expect("bounded above");
+        let mut wire = Vec::with_capacity(4 + HEADER + self.payload.len());
+        wire.extend(length.to_le_bytes());
+        wire.push(self.kind as u8);
+        wire.extend(self.process.to_le_bytes());
+        wire.extend(&self.payload);
+        to.write_all(&wire)
+    }
+
+    /// Read the next one; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of the reader, and bytes that are no frame.
+    pub fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
+        let mut length = [0; 4];
+        match from.read_exact(&mut length) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let length = u32::from_le_bytes(length) as usize;
+        if !(HEADER..=HEADER + MAX_PAYLOAD).contains(&length) {
+            return Err(invalid(format!("a frame of {length} bytes")));
+        }
+        let mut body = vec![0; length];
+        from.read_exact(&mut body)?;
+        let payload = body.split_off(HEADER);
+        let kind = Kind::from_u8(body[0])
+            .ok_or_else(|| invalid(format!("a frame of unknown kind {}", body[0])))?;
+        let process = u32::from_le_bytes([body[1], body[2], body[3], body[4]]);
+        Ok(Some(Frame {
+            kind,
+            process,
+            payload,
+        }))
+    }
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// What init is to do before it says [`Kind::Ready`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Boot {
+    /// Modules to load from the initramfs, in this order.
+    pub modules: Vec<Module>,
+    /// File systems to mount, in this order; the one at `/` first.
+    pub mounts: Vec<Mount>,
+    /// Seconds since 1970 for the guest's clock.
+    pub clock: u64,
+    /// Bytes that seed the guest's random numbers, so that no boot waits for them.
+    pub seed: Vec<u8>,
+    /// The guest's host name.
+    pub hostname: String,
+}
+
+/// A kernel module in the initramfs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Module {
+    /// Its file in the initramfs.
+    pub file: String,
+    /// Its parameters, as on insmod's command line.
+    pub parameters: String,
+    /// Nobody asked for it by name: it may find nothing to drive.
+    pub optional: bool,
+}
+
+/// A file system to mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// What to mount: a device, or the tag of a share.
+    pub source: String,
+    /// Where, in the guest.
+    pub target: String,
+    /// The type, as in mount(2).
+    pub fstype: String,
+    /// Options for that type.
+    pub options: String,
+    /// Mounted for reading only.
+    pub read_only: bool,
+}
+
+/// What the guest says once it is up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// `uname -r`.
+    pub release: String,
+    /// Seconds from the kernel's start to init's first line.
+    pub kernel_seconds: f64,
+    /// Seconds from the kernel's start to this message.
+    pub ready_seconds: f64,
+}
+
+/// A process to start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Spawn {
+    /// The program, looked for in `PATH`, and its arguments.
+    pub argv: Vec<String>,
+    /// Its environment, beside a minimal one (`PATH`, `HOME`, `LANG`, and `TERM`
+    /// on a terminal).
+    pub env: Vec<(String, String)>,
+    /// Its working directory.
+    pub cwd: String,
+    /// Its own terminal of this size instead of three pipes.
+    pub terminal: Option<WindowSize>,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// How a process in the guest ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It never started; why.
+    NotStarted(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_survives_the_wire() {
+        for byte in 1..=Kind::PowerOff as u8 {
+            let kind = Kind::from_u8(byte).expect("kinds are numbered without a gap");
+            assert_eq!(kind as u8, byte);
+        }
+        assert_eq!(Kind::from_u8(0), None);
+        assert_eq!(Kind::from_u8(Kind::PowerOff as u8 + 1), None);
+    }
+
+    #[test]
+    fn refuses_what_is_no_frame() {
+        let read = |bytes: &[u8]| Frame::read(&mut { bytes });
+        assert!(read(&[]).unwrap().is_none());
+        assert!(read(&[4, 0, 0, 0, 1, 0, 0, 0]).is_err(), "too short");
+        assert!(read(&[255; 16]).is_err(), "too long");
+        assert!(read(&[5, 0, 0, 0, 99, 0, 0, 0, 0]).is_err(), "no such kind");
+        assert!(read(&[9, 0, 0, 0, 1, 0, 0]).is_err(), "cut off");
+    }
+}

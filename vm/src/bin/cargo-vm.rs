@@ -1,0 +1,5 @@
+//! `cargo vm`
+
+fn main() -> std::process::ExitCode {
+    dmashare_vm::cli::main()
+}

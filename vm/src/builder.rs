@@ -1,0 +1,278 @@
+//! What a guest is to be.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dmashare_vm_init::{Boot, Module, Mount};
+
+use crate::debian::Kernel;
+use crate::qemu::{Machine, Share};
+use crate::{Error, Vm, initramfs};
+
+/// What the guest needs before it has a root: disks, shares and the agent's port.
+const FIRST_MODULES: [&str; 7] = [
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "erofs",
+    "overlay",
+    "9p",
+    "9pnet_virtio",
+];
+
+/// Only what is wrong goes to the console: a serial line costs time under
+/// emulation. An oops, and a warning too, ends the guest, so that it is found
+/// and not waited for.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 \
+    mitigations=off rdinit=/init";
+
+/// Folders that the guest's programs come from, or that init mounts itself: the
+/// host's in their place would take them away.
+const GUESTS_OWN: [&str; 15] = [
+    "/",
+    "/bin",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/sbin",
+];
+
+/// What a guest is to be; [`boot`](Builder::boot) makes it one.
+///
+/// ```no_run
+/// // Not run with the crate's tests: fetches a kernel and boots it.
+/// use dmashare_vm::Builder;
+/// use dmashare_vm::cache::Cache;
+/// use dmashare_vm::debian::{Debian, Kernel, Root};
+///
+/// let debian = Debian::new(Cache::open().map_err(dmashare_vm::debian::Error::from)?, None);
+/// let kernel = Kernel::prepare(&debian, "7.2")?;
+/// let root = Root::prepare(&debian, "trixie", &["coreutils"])?;
+/// let vm = Builder::new(kernel, root.image).memory_mib(512).boot()?;
+/// assert!(vm.command("true").output()?.success());
+/// # Ok::<(), dmashare_vm::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Builder {
+    kernel: Kernel,
+    root: PathBuf,
+    modules: Vec<(String, String)>,
+    module_files: Vec<(PathBuf, String)>,
+    shares: Vec<(PathBuf, bool)>,
+    devices: Vec<String>,
+    cpus: u32,
+    memory_mib: u32,
+    deadline: Duration,
+}
+
+impl Builder {
+    /// A guest with this kernel and this root file system (an erofs image).
+    pub fn new(kernel: Kernel, root: impl Into<PathBuf>) -> Builder {
+        Builder {
+            kernel,
+            root: root.into(),
+            modules: Vec::new(),
+            module_files: Vec::new(),
+            shares: Vec::new(),
+            devices: Vec::new(),
+            cpus: 1,
+            memory_mib: 1024,
+            deadline: Duration::from_secs(60),
+        }
+    }
+
+    /// Load this module of the kernel's, after those it depends on, with these
+    /// parameters (`""` for none).
+    pub fn module(mut self, name: impl Into<String>, parameters: impl Into<String>) -> Builder {
+        self.modules.push((name.into(), parameters.into()));
+        self
+    }
+
+    /// Load this module file, after those of the kernel.
+    pub fn module_file(
+        mut self,
+        file: impl Into<PathBuf>,
+        parameters: impl Into<String>,
+    ) -> Builder {
+        self.module_files.push((file.into(), parameters.into()));
+        self
+    }
+
+    /// Let the guest read this folder of the host, at the same path (with every
+    /// link in it resolved).
+    pub fn share(mut self, folder: impl Into<PathBuf>) -> Builder {
+        self.shares.push((folder.into(), false));
+        self
+    }
+
+    /// Let the guest read and write this folder of the host, at the same path.
+    pub fn share_writable(mut self, folder: impl Into<PathBuf>) -> Builder {
+        self.shares.push((folder.into(), true));
+        self
+    }
+
+    /// Add a device, in the words of QEMU's `-device`.
+    pub fn device(mut self, device: impl Into<String>) -> Builder {
+        self.devices.push(device.into());
+        self
+    }
+
+    /// How many processors it has: one by default.
+    ///
+    /// With more of them, emulation can hang or oops a healthy kernel: while one
+    /// patches the kernel's text (static keys do, all the time), another can run
+    /// what was translated from a breakpoint that is gone ("Oops: int3"). Seen
+    /// in about one boot of 300 with QEMU 7.2.
+    pub fn cpus(mut self, cpus: u32) -> Builder {
+        self.cpus = cpus;
+        self
+    }
+
+    /// How much memory it has, in MiB: 1024 by default.
+    pub fn memory_mib(mut self, memory_mib: u32) -> Builder {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// How long its boot may take: 60 seconds by default.
+    pub fn boot_deadline(mut self, deadline: Duration) -> Builder {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Boot it, and wait until it takes orders.
+    ///
+    /// # Errors
+    /// A module or folder that is not there, and whatever kept it from
+    /// booting, told apart as in [`Error`].
+    pub fn boot(self) -> Result<Vm, Error> {
+        let files = self.module_contents()?;
+        let shares = self.checked_shares()?;
+        let boot = Boot {
+            modules: files
+                .iter()
+                .map(|(file, parameters, _)| Module {
+                    file: file.clone(),
+                    parameters: parameters.clone().unwrap_or_default(),
+                    optional: parameters.is_none(),
+                })
+                .collect(),
+            mounts: self.mounts(&shares),
+            clock: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            seed: seed()?,
+            hostname: "guest".into(),
+        };
+        let contents = files
+            .iter()
+            .map(|(file, _, bytes)| (file.as_str(), bytes.as_slice()));
+        let machine = Machine {
+            initramfs: initramfs::build(&boot, contents),
+            kernel: self.kernel.vmlinux.clone(),
+            command_line: COMMAND_LINE.into(),
+            disks: vec![self.root.clone(), self.kernel.image.clone()],
+            shares,
+            devices: self.devices.clone(),
+            cpus: self.cpus,
+            memory_mib: self.memory_mib,
+        };
+        Vm::boot(&machine, self.kernel.name, self.deadline)
+    }
+
+    /// Every module to load, in this order.
+    fn module_contents(&self) -> Result<Vec<ModuleFile>, Error> {
+        let mut names: Vec<&str> = FIRST_MODULES.to_vec();
+        names.extend(self.modules.iter().map(|(name, _)| name.as_str()));
+        let parameters: HashMap<String, &String> = self
+            .modules
+            .iter()
+            .map(|(name, parameters)| (name.replace('-', "_"), parameters))
+            .collect();
+        let mut files = Vec::new();
+        for (file, bytes) in self.kernel.module_files(&names)? {
+            let name = file.trim_end_matches(".ko").replace('-', "_");
+            let given = parameters.get(&name).map(|p| p.to_string());
+            files.push((file, given, bytes));
+        }
+        for (file, parameters) in &self.module_files {
+            let bytes = std::fs::read(file).map_err(|source| Error::Io {
+                what: format!("module {}", file.display()),
+                source,
+            })?;
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            files.push((name.into_owned(), Some(parameters.clone()), bytes));
+        }
+        Ok(files
+            .into_iter()
+            .map(|(name, parameters, bytes)| (format!("/modules/{name}"), parameters, bytes))
+            .collect())
+    }
+
+    fn checked_shares(&self) -> Result<Vec<Share>, Error> {
+        let mut shares = Vec::new();
+        for (at, (folder, writable)) in self.shares.iter().enumerate() {
+            let path = folder.canonicalize().map_err(|source| Error::Io {
+                what: format!("share {}", folder.display()),
+                source,
+            })?;
+            if GUESTS_OWN.iter().any(|own| Path::new(own) == path) {
+                return Err(Error::Project(format!(
+                    "the guest cannot have {}: it needs its own; share a folder in it",
+                    path.display()
+                )));
+            }
+            shares.push(Share {
+                path,
+                tag: format!("share{at}"),
+                writable: *writable,
+            });
+        }
+        Ok(shares)
+    }
+
+    fn mounts(&self, shares: &[Share]) -> Vec<Mount> {
+        let disk = |source: &str, target: &Path| Mount {
+            source: source.into(),
+            target: target.to_string_lossy().into_owned(),
+            fstype: "erofs".into(),
+            options: String::new(),
+            read_only: true,
+        };
+        let modules = Path::new("/usr/lib/modules").join(&self.kernel.release);
+        let mut mounts = vec![disk("/dev/vda", Path::new("/")), disk("/dev/vdb", &modules)];
+        mounts.extend(shares.iter().map(|share| Mount {
+            source: share.tag.clone(),
+            target: share.path.to_string_lossy().into_owned(),
+            fstype: "9p".into(),
+            options: "trans=virtio,version=9p2000.L,msize=512000,cache=mmap".into(),
+            read_only: !share.writable,
+        }));
+        mounts
+    }
+}
+
+/// A module's name in the initramfs, its parameters where it was asked for by
+/// name, and what is in it.
+type ModuleFile = (String, Option<String>, Vec<u8>);
+
+fn seed() -> Result<Vec<u8>, Error> {
+    let mut seed = vec![0; 64];
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut seed));
+    read.map_err(|source| Error::Io {
+        what: "/dev/urandom".into(),
+        source,
+    })?;
+    Ok(seed)
+}

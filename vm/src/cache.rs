@@ -1,0 +1,586 @@
+//! The folder that keeps what took long to make.
+//!
+//! What it keeps are *artefacts*: folders named by a kind and a key
+//! (`kernel/7.2.13+deb14-amd64`) that are made once, whole or not at all. Two
+//! runs at once share: the second waits for the first. A run that was killed
+//! leaves nothing that a later one would take for good.
+//!
+//! ```
+//! use dmashare_vm::cache::{Cache, Error};
+//! # let folder = std::env::temp_dir().join(format!("cache-doc-{}", std::process::id()));
+//! let cache = Cache::at(&folder)?;
+//! let greeting = cache.artefact("greeting", "en", 1024, |folder| -> Result<(), Error> {
+//!     // Runs only where the artefact is missing or damaged.
+//!     std::fs::write(folder.join("hello"), "Hello").map_err(Error::io("write", folder))
+//! })?;
+//! assert_eq!(std::fs::read_to_string(greeting.join("hello")).unwrap(), "Hello");
+//! # std::fs::remove_dir_all(&folder).unwrap();
+//! # Ok::<(), Error>(())
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+use serde::{Deserialize, Serialize};
+
+use crate::progress::{note, size};
+
+/// Marks an artefact that is whole; holds what [`Stamp`] says.
+const STAMP: &str = ".complete";
+/// A folder in an artefact for passing work: not part of what is checked.
+pub(crate) const SCRATCH: &str = "scratch";
+/// What a folder in the making is called, after its key.
+const MAKING: &str = ".making";
+/// Below this, a failure is put down to the full disk.
+const NEARLY_FULL: u64 = 1 << 20;
+/// What to do about it.
+const NO_SPACE_ADVICE: &str =
+    "free some space or set DMASHARE_VM_CACHE to a folder on another disk";
+
+/// Why the cache cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no place for the folder.
+    #[error(
+        "no cache folder: none of DMASHARE_VM_CACHE, XDG_CACHE_HOME and HOME is set; set DMASHARE_VM_CACHE to a folder"
+    )]
+    NoFolder,
+    /// The folder's name cannot be written into apt's configuration.
+    #[error(
+        "{}: a cache folder's name must be UTF-8 without quotes or line ends; set DMASHARE_VM_CACHE to another folder", .0.display()
+    )]
+    Name(PathBuf),
+    /// The kernel refused an operation on a file or folder.
+    #[error("{}: cannot {operation}: {source}", .path.display())]
+    Io {
+        /// What was tried, a verb: `write`, `rename`.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The disk is full, or would be.
+    #[error(
+        "{}: {what} needs about {} and {} is free; {NO_SPACE_ADVICE}",
+        .folder.display(), size(*.need), size(*.free)
+    )]
+    NoSpace {
+        /// The cache's folder.
+        folder: PathBuf,
+        /// What was to be made.
+        what: String,
+        /// Bytes it takes, estimated.
+        need: u64,
+        /// Bytes that are free to this user.
+        free: u64,
+    },
+}
+
+impl Error {
+    /// Gives an [`io::Error`] the operation and the path, for `map_err`.
+    pub fn io(operation: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            operation,
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// The cache folder, open.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// What one artefact takes on the disk: a row of [`Cache::sizes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Size {
+    /// The kind: `kernel`, `root`, `debs`.
+    pub kind: String,
+    /// The key within the kind.
+    pub key: String,
+    /// Bytes of all its files.
+    pub bytes: u64,
+}
+
+/// A lock that other processes see, until it is dropped (or its process ends).
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// How many files an artefact has and how many bytes are in them. Cheap to
+/// check (4,500 files of a kernel: some 20 ms), and it sees what does happen to
+/// a cache: files cut short, emptied by a crash, or deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    files: u64,
+    bytes: u64,
+}
+
+impl Cache {
+    /// Opens the user's cache: `$DMASHARE_VM_CACHE`, else
+    /// `$XDG_CACHE_HOME/dmashare-vm`, else `~/.cache/dmashare-vm`
+    /// (the XDG base directory specification: a relative path does not count).
+    ///
+    /// # Errors
+    /// [`Error::NoFolder`], or what [`Cache::at`] gives.
+    ///
+    /// ```
+    /// // `cargo test` has a HOME; the folder is made by the first call.
+    /// let cache = dmashare_vm::cache::Cache::open()?;
+    /// assert!(cache.folder().is_dir());
+    /// # Ok::<(), dmashare_vm::cache::Error>(())
+    /// ```
+    pub fn open() -> Result<Self, Error> {
+        let from = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let folder = from("DMASHARE_VM_CACHE")
+            .or_else(|| {
+                from("XDG_CACHE_HOME")
+                    .filter(|path| path.is_absolute())
+                    .map(|path| path.join("dmashare-vm"))
+            })
+            .or_else(|| from("HOME").map(|path| path.join(".cache/dmashare-vm")))
+            .ok_or(Error::NoFolder)?;
+        Self::at(folder)
+    }
+
+    /// Opens a cache in `folder`, making it where it is missing, and removes
+    /// what killed runs left half-made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder cannot be made or written to,
+    /// [`Error::Name`] for a name that apt could not be told.
+    pub fn at(folder: impl AsRef<Path>) -> Result<Self, Error> {
+        let folder = std::path::absolute(folder.as_ref()).map_err(Error::io("find", folder))?;
+        let name = folder.to_str().ok_or_else(|| Error::Name(folder.clone()))?;
+        if name.contains(['"', '\n', '\r']) {
+            return Err(Error::Name(folder));
+        }
+        let locks = folder.join("locks");
+        fs::create_dir_all(&locks).map_err(Error::io("make the folder", &locks))?;
+        let cache = Self { folder };
+        cache.sweep()?;
+        Ok(cache)
+    }
+
+    /// The folder, absolute.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Takes the lock called `name`, waiting for another process that has it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// ```
+    /// # let folder = std::env::temp_dir().join(format!("lock-doc-{}", std::process::id()));
+    /// let cache = dmashare_vm::cache::Cache::at(&folder)?;
+    /// let lock = cache.lock("snapshots")?;
+    /// // ... what no other run may do at the same time ...
+    /// drop(lock);
+    /// # std::fs::remove_dir_all(&folder).unwrap();
+    /// # Ok::<(), dmashare_vm::cache::Error>(())
+    /// ```
+    pub fn lock(&self, name: &str) -> Result<Lock, Error> {
+        // Most are held for moments: say something only where it takes long.
+        for _ in 0..10 {
+            if let Some(lock) = self.try_lock(name)? {
+                return Ok(lock);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        note(&format!("waiting for another run that holds {name}"));
+        let (path, file) = self.lock_file(name)?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("lock", path)(errno.into())),
+            }
+        }
+    }
+
+    /// The folder of the artefact `kind`/`key`; `make` fills it where it is
+    /// missing or damaged. `need` is how many bytes making takes, about: told
+    /// when the disk has less, before anything is written.
+    ///
+    /// `make` gets an empty folder, which becomes the artefact when `make`
+    /// returns `Ok` and is removed when it does not.
+    ///
+    /// # Errors
+    /// What `make` gives, [`Error::NoSpace`] and [`Error::Io`].
+    pub fn artefact<E>(
+        &self,
+        kind: &str,
+        key: &str,
+        need: u64,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E>
+    where
+        E: From<Error> + std::fmt::Display,
+    {
+        let what = format!("{kind} {key}");
+        let folder = self.folder.join(kind).join(key);
+        let _lock = self.lock(&format!("{kind}.{key}"))?;
+        match check(&folder) {
+            Check::Whole => return Ok(folder),
+            Check::Missing => {}
+            Check::Damaged => {
+                note(&format!("{} is damaged: making it anew", folder.display()));
+            }
+        }
+        remove(&folder)?;
+
+        let making = self.folder.join(kind).join(format!("{key}{MAKING}"));
+        remove(&making)?;
+        self.room_for(&what, need)?;
+        fs::create_dir_all(&making).map_err(Error::io("make the folder", &making))?;
+        let made = make(&making).and_then(|()| {
+            seal(&making)?;
+            fs::rename(&making, &folder).map_err(Error::io("rename", &making))?;
+            Ok(())
+        });
+        if let Err(error) = made {
+            // Asked before the removal, which frees what filled the disk.
+            let error = self.explain(&what, need, error);
+            remove(&making)?;
+            return Err(error);
+        }
+        Ok(folder)
+    }
+
+    /// Fails where the disk has less than `need` bytes for `what`.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Io`].
+    pub fn room_for(&self, what: &str, need: u64) -> Result<(), Error> {
+        let free = self.free()?;
+        if free >= need {
+            return Ok(());
+        }
+        Err(Error::NoSpace {
+            folder: self.folder.clone(),
+            what: what.to_owned(),
+            need,
+            free,
+        })
+    }
+
+    /// What is in the cache and what it takes, in order of kind and key.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// ```
+    /// # let folder = std::env::temp_dir().join(format!("sizes-doc-{}", std::process::id()));
+    /// let cache = dmashare_vm::cache::Cache::at(&folder)?;
+    /// for entry in cache.sizes()? {
+    ///     println!("{}/{}: {} bytes", entry.kind, entry.key, entry.bytes);
+    /// }
+    /// # std::fs::remove_dir_all(&folder).unwrap();
+    /// # Ok::<(), dmashare_vm::cache::Error>(())
+    /// ```
+    pub fn sizes(&self) -> Result<Vec<Size>, Error> {
+        let mut sizes = Vec::new();
+        for kind in entries(&self.folder)? {
+            for (key, path) in entries(&self.folder.join(&kind.0))? {
+                sizes.push(Size {
+                    kind: kind.0.clone(),
+                    key,
+                    bytes: measure(&path)?.bytes,
+                });
+            }
+        }
+        sizes.sort_by(|a, b| (&a.kind, &a.key).cmp(&(&b.kind, &b.key)));
+        Ok(sizes)
+    }
+
+    /// Puts an error down to the full disk where that is what it is; `what`
+    /// takes about `need` bytes.
+    pub(crate) fn explain<E>(&self, what: &str, need: u64, error: E) -> E
+    where
+        E: From<Error> + std::fmt::Display,
+    {
+        let Ok(free) = self.free() else {
+            return error;
+        };
+        let text = error.to_string();
+        // Programs say it in the words of strerror(3), or not at all.
+        let full = free < NEARLY_FULL || text.contains("No space left on device");
+        if !full || text.contains(NO_SPACE_ADVICE) {
+            return error;
+        }
+        Error::NoSpace {
+            folder: self.folder.clone(),
+            what: what.to_owned(),
+            need,
+            free,
+        }
+        .into()
+    }
+
+    fn free(&self) -> Result<u64, Error> {
+        let stat = statvfs(&self.folder)
+            .map_err(|errno| Error::io("ask the free space of", &self.folder)(errno.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), Error> {
+        let path = self.folder.join("locks").join(name);
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        Ok((path, file))
+    }
+
+    fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
+        let (path, file) = self.lock_file(name)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(Error::io("lock", path)(errno.into())),
+        }
+    }
+
+    /// Removes what is half-made and in no one's hands.
+    fn sweep(&self) -> Result<(), Error> {
+        for (kind, path) in entries(&self.folder)? {
+            for (name, path) in entries(&path)? {
+                let Some(key) = name.strip_suffix(MAKING) else {
+                    continue;
+                };
+                if let Some(_lock) = self.try_lock(&format!("{kind}.{key}"))? {
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Check {
+    Whole,
+    Missing,
+    Damaged,
+}
+
+fn check(folder: &Path) -> Check {
+    if !folder.exists() {
+        return Check::Missing;
+    }
+    let stamp: Option<Stamp> = fs::read(folder.join(STAMP))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    match (stamp, measure(folder)) {
+        (Some(stamp), Ok(found)) if stamp == found => Check::Whole,
+        _ => Check::Damaged,
+    }
+}
+
+/// Writes the stamp of a folder that is whole.
+fn seal(folder: &Path) -> Result<(), Error> {
+    let stamp = measure(folder)?;
+    let path = folder.join(STAMP);
+    let text =
+        serde_json::to_vec(&stamp).map_err(|error| Error::io("write", &path)(error.into()))?;
+    write(&path, &text)
+}
+
+/// Counts what is under `path`, but for the stamp and the scratch folder.
+fn measure(path: &Path) -> Result<Stamp, Error> {
+    let mut total = Stamp::default();
+    let mut open = vec![path.to_path_buf()];
+    while let Some(next) = open.pop() {
+        let stat = fs::symlink_metadata(&next).map_err(Error::io("look at", &next))?;
+        if !stat.is_dir() {
+            total.files += 1;
+            total.bytes += stat.len();
+            continue;
+        }
+        for entry in fs::read_dir(&next).map_err(Error::io("read", &next))? {
+            let entry = entry.map_err(Error::io("read", &next))?;
+            let aside = entry.file_name() == STAMP || entry.file_name() == SCRATCH;
+            if !(aside && next == path) {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// The folders and files in `folder`, none where it is missing or a file.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let list = match fs::read_dir(folder) {
+        Ok(list) => list,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(Error::io("read", folder)(error)),
+    };
+    list.map(|entry| {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        Ok((
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        ))
+    })
+    .collect()
+}
+
+/// Removes a folder or file with all that is in it; a missing one is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(stat) if stat.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a small file whole or not at all: a new file, synced, then renamed.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // A name of its own: another run may be writing the same file now.
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        io::Write::write_all(&mut file, content)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    });
+    written.map(drop).map_err(Error::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch_cache() -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().join("cache")).unwrap();
+        (folder, cache)
+    }
+
+    fn make(cache: &Cache, text: &str) -> Result<PathBuf, Error> {
+        cache.artefact("kind", "key", 1, |folder| {
+            fs::write(folder.join("file"), text).map_err(Error::io("write", folder))
+        })
+    }
+
+    #[test]
+    fn an_artefact_is_made_once() {
+        let (_folder, cache) = scratch_cache();
+        make(&cache, "first").unwrap();
+        let path = make(&cache, "second").unwrap();
+        assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "first");
+    }
+
+    #[test]
+    fn a_damaged_artefact_is_made_anew() {
+        let (_folder, cache) = scratch_cache();
+        let path = make(&cache, "first").unwrap();
+        fs::write(path.join("file"), "fir").unwrap();
+        make(&cache, "second").unwrap();
+        assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "second");
+        fs::remove_file(path.join("file")).unwrap();
+        make(&cache, "third").unwrap();
+        assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "third");
+    }
+
+    #[test]
+    fn scratch_is_not_part_of_the_artefact() {
+        let (_folder, cache) = scratch_cache();
+        let path = make(&cache, "first").unwrap();
+        fs::create_dir(path.join(SCRATCH)).unwrap();
+        fs::write(path.join(SCRATCH).join("passing"), "x").unwrap();
+        make(&cache, "second").unwrap();
+        assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "first");
+    }
+
+    #[test]
+    fn a_failed_making_leaves_nothing() {
+        let (_folder, cache) = scratch_cache();
+        let failed = cache.artefact("kind", "key", 1, |folder| {
+            fs::write(folder.join("half"), "x").unwrap();
+            Err(Error::NoFolder)
+        });
+        assert!(matches!(failed, Err(Error::NoFolder)));
+        assert_eq!(entries(&cache.folder().join("kind")).unwrap(), []);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_unless_it_is_in_the_making() {
+        let (_folder, cache) = scratch_cache();
+        let half = cache.folder().join("kind/key.making");
+        fs::create_dir_all(&half).unwrap();
+        {
+            let _held = cache.lock("kind.key").unwrap();
+            Cache::at(cache.folder()).unwrap();
+            assert!(half.exists());
+        }
+        Cache::at(cache.folder()).unwrap();
+        assert!(!half.exists());
+    }
+
+    #[test]
+    fn two_makers_share_one_artefact() {
+        let (_folder, cache) = scratch_cache();
+        let made = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    cache.artefact("kind", "key", 1, |_| -> Result<(), Error> {
+                        made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(50));
+                        Ok(())
+                    })
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_need_beyond_the_disk_is_refused_with_the_numbers() {
+        let (_folder, cache) = scratch_cache();
+        let error = cache.room_for("kernel 7.2", u64::MAX).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("kernel 7.2 needs about"), "{text}");
+        assert!(text.contains("DMASHARE_VM_CACHE"), "{text}");
+    }
+
+    #[test]
+    fn sizes_are_per_artefact() {
+        let (_folder, cache) = scratch_cache();
+        make(&cache, "12345").unwrap();
+        let sizes = cache.sizes().unwrap();
+        assert!(sizes.contains(&Size {
+            kind: "kind".into(),
+            key: "key".into(),
+            bytes: 5
+        }));
+    }
+}

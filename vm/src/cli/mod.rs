@@ -1,0 +1,297 @@
+//! `cargo vm`: the command line over this crate.
+
+mod run;
+mod shell;
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::debian::host::{self, Consent};
+use crate::debian::{self, Debian};
+use crate::progress::Progress;
+use crate::project::Project;
+use crate::{Error, suite};
+
+/// Boot real kernels in QEMU and run programs and tests there; no KVM and no
+/// GPU needed.
+#[derive(Parser)]
+#[command(name = "cargo vm", bin_name = "cargo vm", version, after_help = STATUSES)]
+struct Cli {
+    #[command(flatten)]
+    sources: Sources,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+const STATUSES: &str = "Exit status: that of the program in the guest (128 + N where signal N \
+ended it), or 2 for bad input or a problem of the host, 70 where the guest did not boot, 71 for a \
+kernel panic, 72 for an oops, 73 for a deadline passed, 74 where QEMU ended, 127 where the \
+program did not start. `cargo vm test` ends with 1 where tests failed.";
+
+/// Where what a guest is made of comes from.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Sources {
+    /// Install missing packages of the host without asking (as root, or with sudo)
+    #[arg(long, short, global = true)]
+    pub yes: bool,
+    /// Fetch from this Debian mirror instead of the one that the host's apt names
+    #[arg(long, global = true, value_name = "URL")]
+    pub mirror: Option<String>,
+}
+
+impl Sources {
+    /// See that the host has what is needed, and open the cache.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub fn open(&self) -> Result<Debian, Error> {
+        host::ensure(Consent::from_environment(self.yes))?;
+        let cache = Cache::open().map_err(debian::Error::from)?;
+        Ok(Debian::new(cache, self.mirror.clone()))
+    }
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a program in a guest; its output and its status are those of this command
+    Run(run::Options),
+    /// Open a shell in a guest, on a terminal
+    Shell(shell::Options),
+    /// Run the project's tests: on the host, then those marked for it in the guest
+    Test(TestOptions),
+    #[command(external_subcommand)]
+    Project(Vec<OsString>),
+}
+
+/// What kind of guest to boot.
+#[derive(Args)]
+struct GuestOptions {
+    /// The kernel: a version (6.12), or debian:SUITE; default: the project's
+    #[arg(long, short, value_name = "NAME")]
+    kernel: Option<String>,
+    /// One more module of the kernel's to load, with parameters after a space
+    #[arg(long, short, value_name = "NAME [PARAMETERS]")]
+    module: Vec<String>,
+    /// Build the project's own module for this kernel, and load it
+    #[arg(long)]
+    project_module: bool,
+    /// One more device, in the words of QEMU's -device
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<String>,
+    /// One more folder of the host's to read in the guest, at the same path
+    #[arg(long, value_name = "FOLDER")]
+    share: Vec<std::path::PathBuf>,
+    /// A folder of the host's that the guest may also write to
+    #[arg(long, value_name = "FOLDER")]
+    share_writable: Vec<std::path::PathBuf>,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    memory: u32,
+    /// Processors; more than one can, rarely, oops a healthy kernel under emulation
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    cpus: u32,
+    /// How long the boot may take
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    boot_deadline: Duration,
+}
+
+impl GuestOptions {
+    fn boot(&self, project: &Project, debian: &Debian) -> Result<crate::Vm, Error> {
+        let kernel = self.kernel.as_ref().unwrap_or(&project.settings.kernel);
+        let mut builder = project.guest(debian, kernel, self.project_module)?;
+        for module in &self.module {
+            let (name, parameters) = module.split_once(' ').unwrap_or((module, ""));
+            builder = builder.module(name, parameters);
+        }
+        for device in &self.device {
+            builder = builder.device(device);
+        }
+        for folder in &self.share {
+            builder = builder.share(folder);
+        }
+        for folder in &self.share_writable {
+            builder = builder.share_writable(folder);
+        }
+        let _progress = Progress::spinner(&format!("booting kernel {kernel}"));
+        builder
+            .memory_mib(self.memory)
+            .cpus(self.cpus)
+            .boot_deadline(self.boot_deadline)
+            .boot()
+    }
+}
+
+#[derive(Args)]
+struct TestOptions {
+    /// The kernels to boot, with commas between them; default: the project's
+    #[arg(long, short, value_delimiter = ',', value_name = "NAMES")]
+    kernel: Vec<String>,
+    /// Only the tests marked for the guest
+    #[arg(long, conflicts_with = "host_only")]
+    guest_only: bool,
+    /// Only the tests of the host
+    #[arg(long)]
+    host_only: bool,
+    /// How long one test program may take
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
+    deadline: Duration,
+    /// How long a guest's boot may take
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    boot_deadline: Duration,
+    /// A guest's memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    memory: u32,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// The whole of `cargo vm`.
+pub fn main() -> ExitCode {
+    // As `cargo-vm` found by cargo, the first argument is the subcommand's name.
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|word| word == "vm") {
+        arguments.remove(1);
+    }
+    // Without one there is still --help.
+    let project = Project::load();
+    let command = match &project {
+        Ok(project) => with_commands(Cli::command(), project),
+        Err(_) => Cli::command(),
+    };
+    let cli = command.try_get_matches_from(arguments);
+    let cli = cli.and_then(|matches| Cli::from_arg_matches(&matches));
+    let outcome = match cli {
+        Ok(cli) => project.and_then(|project| dispatch(cli, &project)),
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()) * 2);
+        }
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("cargo vm: {error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
+    match cli.command {
+        Verb::Run(options) => run::run(project, &cli.sources.open()?, &options),
+        Verb::Shell(options) => shell::run(project, &cli.sources.open()?, &options),
+        Verb::Test(options) => {
+            let debian = match options.host_only {
+                true => None,
+                false => Some(cli.sources.open()?),
+            };
+            let options = suite::Options {
+                kernels: options.kernel,
+                guest_only: options.guest_only,
+                filter: options.filter,
+                deadline: options.deadline,
+                boot_deadline: options.boot_deadline,
+                memory_mib: options.memory,
+            };
+            suite::run(project, debian.as_ref(), &options)
+        }
+        Verb::Project(words) => project_command(project, &words, &cli.sources),
+    }
+}
+
+/// Show the project's own commands in the help.
+fn with_commands(command: clap::Command, project: &Project) -> clap::Command {
+    let commands = &project.settings.commands;
+    if commands.is_empty() {
+        return command;
+    }
+    let names: Vec<&str> = commands.keys().map(String::as_str).collect();
+    command.before_help(format!("Commands of this project: {}", names.join(", ")))
+}
+
+/// A command of `[workspace.metadata.vm.commands]`: cargo with its words and ours.
+fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> Result<u8, Error> {
+    if sources.yes || sources.mirror.is_some() {
+        return Err(Error::Project(
+            "--yes and --mirror stand behind the name of a project's own command".into(),
+        ));
+    }
+    let (name, rest) = words.split_first().expect("clap gives at least the name");
+    let name = name.to_string_lossy();
+    let known = &project.settings.commands;
+    let Some(first) = known.get(name.as_ref()) else {
+        let known: Vec<&str> = known.keys().map(String::as_str).collect();
+        return Err(Error::Project(format!(
+            "no command \"{name}\"; there are run, shell, test{}{}",
+            if known.is_empty() {
+                ""
+            } else {
+                ", and of this project "
+            },
+            known.join(", ")
+        )));
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // In our place, so that signals and the status are its own.
+    use std::os::unix::process::CommandExt;
+    let source = Command::new(cargo).args(first).args(rest).exec();
+    Err(Error::Start {
+        program: "cargo",
+        source,
+    })
+}
+
+/// A time as the command line gives it: `90s`, `5m`, `2h`, or plain seconds.
+///
+/// # Errors
+/// Anything else, 0, and more than a year.
+///
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(dmashare_vm::cli::duration("5m"), Ok(Duration::from_secs(300)));
+/// ```
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("a time is a number with s, m or h, as in 90s".into()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a time starts with a number, as in 90s")?;
+    // More than a year is a slip, and would not fit every clock.
+    number
+        .checked_mul(seconds)
+        .filter(|seconds| (1..=366 * 24 * 3600).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "a time is above 0, and a year at most".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_times() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "s", "5d", "0s", "-1s", "99999999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `cargo vm shell`: a terminal in the guest.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+
+use super::run::{status, working_directory};
+use crate::debian::Debian;
+use crate::project::Project;
+use crate::{Error, Event, WindowSize};
+
+/// A shell is open as long as its user likes.
+const DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[derive(Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    guest: super::GuestOptions,
+}
+
+pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {
+    if !isatty(io::stdin()) || !isatty(io::stdout()) {
+        return Err(Error::Project(
+            "a shell needs a terminal; use `cargo vm run -- CMD` without one".into(),
+        ));
+    }
+    let vm = options.guest.boot(project, debian)?;
+    let process = vm
+        .command("/bin/sh")
+        .arg("-i")
+        .current_dir(working_directory(project))
+        .env("TERM", std::env::var("TERM").unwrap_or("linux".into()))
+        .terminal(window())
+        .deadline(DEADLINE)
+        .spawn()?;
+    let mut stdin = process.stdin();
+    std::thread::spawn(move || copy_at_once(&mut stdin));
+    let raw = RawMode::enter()?;
+    let mut size = window();
+    let status = loop {
+        match process.next_event()? {
+            Event::Stdout(bytes) | Event::Stderr(bytes) => {
+                let mut out = io::stdout().lock();
+                let _ = out.write_all(&bytes).and_then(|()| out.flush());
+            }
+            Event::Exit(exit) => break status(&exit),
+        }
+        let now = window();
+        if (now.rows, now.columns) != (size.rows, size.columns) {
+            process.resize(now)?;
+            size = now;
+        }
+    };
+    drop(raw);
+    drop(process);
+    vm.power_off()?;
+    Ok(status)
+}
+
+/// Every key as it comes: a buffer would hold it back.
+fn copy_at_once(to: &mut impl Write) {
+    let mut keys = [0; 1024];
+    while let Ok(length @ 1..) = rustix::io::read(io::stdin(), &mut keys) {
+        if to.write_all(&keys[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+fn window() -> WindowSize {
+    tcgetwinsize(io::stdout()).map_or(
+        WindowSize {
+            rows: 24,
+            columns: 80,
+        },
+        |size| WindowSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        },
+    )
+}
+
+/// Keys go to the guest as they are, Ctrl-C included; undone on drop.
+struct RawMode(Termios);
+
+impl RawMode {
+    fn enter() -> Result<RawMode, Error> {
+        let failed = |error: rustix::io::Errno| Error::Io {
+            what: "set the terminal".into(),
+            source: error.into(),
+        };
+        let before = tcgetattr(io::stdin()).map_err(failed)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw).map_err(failed)?;
+        Ok(RawMode(before))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

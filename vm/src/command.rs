@@ -1,0 +1,250 @@
+//! A program in the guest: started, fed, followed, waited for.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
+
+use crate::guest::lock;
+use crate::{Error, Vm};
+
+/// How long a program may take where the caller does not say.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A program to start in the guest; made by [`Vm::command`].
+///
+/// It leads a session and a process group of its own. When it ends, what it
+/// left in that group is killed: nothing of it sits beside the next one.
+pub struct Command<'vm> {
+    vm: &'vm Vm,
+    spawn: Spawn,
+    deadline: Duration,
+}
+
+impl<'vm> Command<'vm> {
+    pub(crate) fn new(vm: &'vm Vm, program: String) -> Command<'vm> {
+        let spawn = Spawn {
+            argv: vec![program],
+            cwd: "/".into(),
+            ..Spawn::default()
+        };
+        Command {
+            vm,
+            spawn,
+            deadline: DEADLINE,
+        }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.spawn.argv.push(argument.into());
+        self
+    }
+
+    /// More arguments.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.spawn
+            .argv
+            .extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// A variable of its environment.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.spawn.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Its working directory in the guest; `/` where none is given.
+    pub fn current_dir(mut self, directory: impl Into<String>) -> Self {
+        self.spawn.cwd = directory.into();
+        self
+    }
+
+    /// How long it may take; 60 seconds where none is given.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Give it a terminal of this size instead of pipes.
+    pub fn terminal(mut self, size: WindowSize) -> Self {
+        self.spawn.terminal = Some(size);
+        self
+    }
+
+    /// Start it.
+    ///
+    /// # Errors
+    /// A guest that is gone, told apart as in [`Error`].
+    pub fn spawn(self) -> Result<Process<'vm>, Error> {
+        let (id, events) = self.vm.register();
+        let process = Process {
+            vm: self.vm,
+            id,
+            program: self.spawn.argv.join(" "),
+            events,
+            deadline: self.deadline,
+            ends_at: Instant::now() + self.deadline,
+        };
+        self.vm.send(&Frame::json(Kind::Spawn, id, &self.spawn))?;
+        Ok(process)
+    }
+
+    /// Run it to its end, without input, and keep what it says.
+    ///
+    /// # Errors
+    /// As [`Process::next_event`]. A program that fails is no error here: see
+    /// [`Output::success`].
+    pub fn output(self) -> Result<Output, Error> {
+        let process = self.spawn()?;
+        drop(process.stdin());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        loop {
+            match process.next_event()? {
+                Event::Stdout(bytes) => stdout.extend(bytes),
+                Event::Stderr(bytes) => stderr.extend(bytes),
+                Event::Exit(exit) => {
+                    return Ok(Output {
+                        exit,
+                        stdout,
+                        stderr,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The standard input of a program in the guest; its end is told on drop.
+pub struct Stdin {
+    agent: Arc<Mutex<UnixStream>>,
+    process: u32,
+}
+
+impl Write for Stdin {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let part = &bytes[..bytes.len().min(MAX_PAYLOAD)];
+        // A frame of no bytes would be its end.
+        if !part.is_empty() {
+            Frame::data(Kind::Stdin, self.process, part).write(&mut *lock(&self.agent))?;
+        }
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Stdin {
+    fn drop(&mut self) {
+        // A guest that is gone needs no telling.
+        let _ = Frame::data(Kind::Stdin, self.process, &[]).write(&mut *lock(&self.agent));
+    }
+}
+
+/// What a program that ran to its end left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub exit: Exit,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Whether it ended by itself, with status 0.
+    pub fn success(&self) -> bool {
+        self.exit == Exit::Code(0)
+    }
+}
+
+/// What a running program does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It wrote to its standard output, or to its terminal.
+    Stdout(Vec<u8>),
+    /// It wrote to its standard error.
+    Stderr(Vec<u8>),
+    /// It ended, and everything it wrote was told before.
+    Exit(Exit),
+}
+
+/// A program that runs in the guest.
+pub struct Process<'vm> {
+    vm: &'vm Vm,
+    id: u32,
+    program: String,
+    events: Receiver<Frame>,
+    deadline: Duration,
+    ends_at: Instant,
+}
+
+impl Process<'_> {
+    /// Wait for what it does next.
+    ///
+    /// # Errors
+    /// [`Error::Hang`] past its deadline, after which the guest is ended, too;
+    /// [`Error::NotStarted`]; and whatever ended the guest.
+    pub fn next_event(&self) -> Result<Event, Error> {
+        let left = self.ends_at.saturating_duration_since(Instant::now());
+        let frame = match self.events.recv_timeout(left) {
+            Ok(frame) => frame,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(self.vm.hang(&self.program, self.deadline));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(self.vm.verdict()),
+        };
+        match frame.kind {
+            Kind::Stdout => Ok(Event::Stdout(frame.payload)),
+            Kind::Stderr => Ok(Event::Stderr(frame.payload)),
+            _ => match frame.parse().map_err(|source| Error::Io {
+                what: "read from the guest".into(),
+                source,
+            })? {
+                Exit::NotStarted(reason) => Err(Error::NotStarted {
+                    program: self.program.clone(),
+                    reason,
+                }),
+                exit => Ok(Event::Exit(exit)),
+            },
+        }
+    }
+
+    /// Its standard input, which can be written to while another thread waits
+    /// for its output, and which ends when it is dropped.
+    pub fn stdin(&self) -> Stdin {
+        Stdin {
+            agent: self.vm.agent(),
+            process: self.id,
+        }
+    }
+
+    /// Send it, and what it started, a signal (its number, as in signal(7)).
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.vm.send(&Frame::json(Kind::Signal, self.id, &signal))
+    }
+
+    /// Tell it that its terminal has a new size.
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
+        self.vm.send(&Frame::json(Kind::Resize, self.id, &size))
+    }
+}
+
+impl Drop for Process<'_> {
+    fn drop(&mut self) {
+        self.vm.forget(self.id);
+    }
+}

@@ -1,0 +1,405 @@
+//! Debian's stock kernels.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::apt::{self, Apt, Deb, Lists, Stanza};
+use super::modules::{Index, Texts};
+use super::{Debian, Error, bzimage, plan, run, unpack};
+use crate::cache;
+
+/// Where a version is to be found, most likely. Suites move on: the others are
+/// looked at next.
+const SUITES: [(&str, &str); 4] = [
+    ("6.12", "trixie"),
+    ("7.2", "sid"),
+    ("7.3", "trixie-backports"),
+    ("6.1", "bookworm"),
+];
+
+/// The package that names a suite's current kernel, of the plain flavour.
+const CURRENT: &str = "linux-image-amd64";
+
+/// Made of the packages: about so many times their size, at most. Modules are
+/// unpacked and packed again while both are there; the ELF kernel is four times
+/// its image.
+const GROWTH: u64 = 4;
+
+/// A kernel, ready to boot.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Kernel {
+    /// The name it was asked for by: `7.2`, `debian:sid`.
+    pub name: String,
+    /// What `uname -r` says in it: `7.2.13+deb14-amd64`.
+    pub release: String,
+    /// The version of its Debian packages: `7.2.13-1`.
+    pub package_version: String,
+    /// The suite it is from: `sid`. What is built for it is built there.
+    pub suite: String,
+    /// The uncompressed ELF kernel, for a PVH boot.
+    pub vmlinux: PathBuf,
+    /// The folder that has `lib/modules/RELEASE`, with depmod's files.
+    pub modules: PathBuf,
+    /// A read-only erofs image of `lib/modules/RELEASE`, to be mounted at
+    /// `/usr/lib/modules/RELEASE`.
+    pub image: PathBuf,
+}
+
+/// Which packages a kernel is of.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    suite: String,
+    release: String,
+    version: String,
+    debs: Vec<Deb>,
+}
+
+impl Kernel {
+    /// The kernel called `name`, from the cache or fetched now: a version or the
+    /// beginning of one (`6.12`, `7.2.13`), or `debian:SUITE` for the suite's
+    /// current one. Once fetched, the same name stays the same kernel.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] with the known names; [`Error::Fetch`] without
+    /// network where it is not cached; else [`Error`].
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: fetches some 110 MB.
+    /// use dmashare_vm::{cache::Cache, debian::{Debian, Kernel}};
+    ///
+    /// let debian = Debian::new(Cache::open()?, None);
+    /// let kernel = Kernel::prepare(&debian, "6.12")?;
+    /// println!("{}: {}", kernel.release, kernel.vmlinux.display());
+    /// # Ok::<(), dmashare_vm::debian::Error>(())
+    /// ```
+    pub fn prepare(debian: &Debian, name: &str) -> Result<Self, Error> {
+        let wanted = Wanted::parse(name).ok_or_else(|| Error::NoKernel {
+            name: name.to_owned(),
+            known: known(&[]),
+        })?;
+        plan::follow(
+            debian,
+            &Self::plan_name(name),
+            &format!("kernel {name}"),
+            |lists| find(debian, name, &wanted, lists),
+            |plan| Self::make(debian, name, plan),
+        )
+    }
+
+    /// The modules called `names` with all that they need, uncompressed, in an
+    /// order in which they load: each with its file's name, `bochs.ko`. Names
+    /// that are built into the kernel give nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoModule`] for a name that this kernel does not have.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: fetches some 110 MB.
+    /// use dmashare_vm::{cache::Cache, debian::{Debian, Kernel}};
+    ///
+    /// let kernel = Kernel::prepare(&Debian::new(Cache::open()?, None), "6.12")?;
+    /// for (name, bytes) in kernel.module_files(&["bochs"])? {
+    ///     println!("insmod {name}: {} bytes", bytes.len());
+    /// }
+    /// # Ok::<(), dmashare_vm::debian::Error>(())
+    /// ```
+    pub fn module_files(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let folder = self.modules.join("lib/modules").join(&self.release);
+        let text = |name: &str| {
+            let file = folder.join(name);
+            let bytes = fs::read(&file).map_err(cache::Error::io("read", file))?;
+            Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let index = Index::parse(Texts {
+            dep: &text("modules.dep")?,
+            softdep: &text("modules.softdep")?,
+            alias: &text("modules.alias")?,
+            builtin: &text("modules.builtin.modinfo")?,
+        });
+        let paths = index.load_order(names).map_err(|name| {
+            let close = index.close_to(&name);
+            Error::NoModule {
+                release: self.release.clone(),
+                close: match close.as_slice() {
+                    [] => String::new(),
+                    close => format!("; did you mean {}?", close.join(", ")),
+                },
+                name,
+            }
+        })?;
+        paths
+            .into_iter()
+            .map(|path| {
+                let file = folder.join(&path);
+                let data = fs::read(&file).map_err(cache::Error::io("read", &file))?;
+                let module = bzimage::decompress(&data).map_err(|error| Error::Unexpected {
+                    path: file,
+                    problem: error.to_string(),
+                })?;
+                let name = path.rsplit('/').next().unwrap_or(&path);
+                let stem = name.split_once(".ko").map_or(name, |(stem, _)| stem);
+                Ok((format!("{stem}.ko"), module))
+            })
+            .collect()
+    }
+
+    /// What the plan of the kernel called `name` is called.
+    pub(super) fn plan_name(name: &str) -> String {
+        format!("kernel-{}", name.replace(':', "-"))
+    }
+
+    fn make(debian: &Debian, name: &str, plan: &Plan) -> Result<Self, Error> {
+        let key = format!("{}_{}", plan.release, plan.version);
+        let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
+        let folder = debian
+            .cache
+            .artefact("kernel", &key, bytes * GROWTH, |folder| {
+                let what = format!("kernel {}, Debian {}", plan.release, plan.suite);
+                let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
+                assemble(&debs, &plan.release, &what, folder)
+            })?;
+        Ok(Self {
+            name: name.to_owned(),
+            release: plan.release.clone(),
+            package_version: plan.version.clone(),
+            suite: plan.suite.clone(),
+            vmlinux: folder.join("vmlinux"),
+            image: folder.join("modules.erofs"),
+            modules: folder,
+        })
+    }
+}
+
+/// A kernel's name, understood.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Suite(String),
+    Version(String),
+}
+
+impl Wanted {
+    fn parse(name: &str) -> Option<Self> {
+        if let Some(suite) = name.strip_prefix("debian:") {
+            return (!suite.is_empty()).then(|| Self::Suite(suite.to_owned()));
+        }
+        // `6.12`, `6.12.107`, `6.12.107+deb13-amd64`: whatever else it is, no
+        // lists need to be fetched to know that there is none.
+        let (major, rest) = name.split_once('.')?;
+        let number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".+-~".contains(c);
+        (number(major) && number(rest) && name.chars().all(plain))
+            .then(|| Self::Version(name.to_owned()))
+    }
+
+    /// The suites to look at, in order.
+    fn suites(&self) -> Vec<&str> {
+        match self {
+            Self::Suite(suite) => vec![suite],
+            Self::Version(version) => {
+                let hinted = |known: &str| begins(version, known);
+                let (hinted, others): (Vec<_>, Vec<_>) =
+                    SUITES.iter().partition(|(known, _)| hinted(known));
+                hinted
+                    .iter()
+                    .chain(&others)
+                    .map(|(_, suite)| *suite)
+                    .collect()
+            }
+        }
+    }
+
+    fn fits(&self, release: &str) -> bool {
+        match self {
+            Self::Suite(_) => true,
+            Self::Version(version) => begins(release, version),
+        }
+    }
+}
+
+/// Whether `release` is `version` or begins with it and a separator: 6.12.1
+/// does not begin with 6.1.
+fn begins(release: &str, version: &str) -> bool {
+    release
+        .strip_prefix(version)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
+}
+
+/// The names that there are: those seen in the lists, else those expected.
+fn known(seen: &[String]) -> String {
+    if !seen.is_empty() {
+        return seen.join(", ");
+    }
+    let mut names = SUITES.map(|(version, suite)| format!("{version} ({suite})"));
+    names.sort();
+    names.join(", ")
+}
+
+/// Looks for the kernel in the suites' lists.
+fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Plan, Error> {
+    let mut seen = Vec::new();
+    for suite in wanted.suites() {
+        let apt = Apt::new(debian, &[suite], lists)?;
+        let Some(release) = apt.show(CURRENT)?.as_ref().and_then(release_of) else {
+            continue;
+        };
+        if !wanted.fits(&release) {
+            seen.push(format!("{release} ({suite})"));
+            continue;
+        }
+        let image = format!("linux-image-{release}");
+        let stanza = apt.show(&image)?.unwrap_or_default();
+        let debs = apt.alone(&parts(&stanza, &release))?;
+        return Ok(Plan {
+            suite: suite.to_owned(),
+            version: stanza.get("Version").cloned().unwrap_or_default(),
+            release,
+            debs,
+        });
+    }
+    Err(Error::NoKernel {
+        name: name.to_owned(),
+        known: known(&seen),
+    })
+}
+
+/// The release that [`CURRENT`] depends on.
+fn release_of(current: &Stanza) -> Option<String> {
+    depends(current)
+        .find_map(|package| package.strip_prefix("linux-image-"))
+        .map(str::to_owned)
+}
+
+/// The packages that the kernel and its modules are in. Up to 6.12 one has it
+/// all; since then `linux-image-RELEASE` is empty and depends on others of the
+/// same release.
+fn parts(image: &Stanza, release: &str) -> Vec<String> {
+    let parts: Vec<String> = depends(image)
+        .filter(|package| package.starts_with("linux-") && package.ends_with(release))
+        .map(str::to_owned)
+        .collect();
+    if parts.is_empty() {
+        vec![format!("linux-image-{release}")]
+    } else {
+        parts
+    }
+}
+
+/// The names of a package's direct dependencies, the first of alternatives.
+pub(super) fn depends(stanza: &Stanza) -> impl Iterator<Item = &str> {
+    stanza
+        .get("Depends")
+        .map_or("", String::as_str)
+        .split(',')
+        .filter_map(|dependency| dependency.split_whitespace().next())
+}
+
+/// Makes of the packages what [`Kernel`] has.
+fn assemble(debs: &[PathBuf], release: &str, what: &str, folder: &Path) -> Result<(), Error> {
+    let tree = folder.join("tree");
+    unpack::packages(debs, what, &tree)?;
+    let unpacked = tree.join("usr/lib/modules").join(release);
+
+    let places = [
+        unpacked.join("vmlinuz"),
+        tree.join(format!("boot/vmlinuz-{release}")),
+    ];
+    let image = places
+        .iter()
+        .find(|place| place.is_file())
+        .ok_or_else(|| Error::Unexpected {
+            path: debs.first().cloned().unwrap_or_default(),
+            problem: "no vmlinuz in the kernel's packages".to_owned(),
+        })?;
+    let data = fs::read(image).map_err(cache::Error::io("read", image))?;
+    let vmlinux = bzimage::vmlinux(&data).map_err(|problem| Error::Unexpected {
+        path: image.clone(),
+        problem,
+    })?;
+    let file = folder.join("vmlinux");
+    fs::write(&file, vmlinux).map_err(cache::Error::io("write", file))?;
+    cache::remove(image)?;
+
+    let modules = folder.join("lib/modules").join(release);
+    fs::create_dir_all(folder.join("lib/modules"))
+        .map_err(cache::Error::io("make the folder", &modules))?;
+    fs::rename(&unpacked, &modules).map_err(cache::Error::io("rename", unpacked))?;
+    run::run(
+        run::program("depmod")
+            .arg("--basedir")
+            .arg(folder)
+            .arg(release),
+    )?;
+    unpack::image(&modules, &folder.join("modules.erofs"))?;
+    Ok(cache::remove(&tree)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stanza(depends: &str) -> Stanza {
+        Stanza::from([("Depends".to_owned(), depends.to_owned())])
+    }
+
+    #[test]
+    fn names_are_understood_or_refused_at_once() {
+        assert_eq!(Wanted::parse("7.2"), Some(Wanted::Version("7.2".into())));
+        assert_eq!(
+            Wanted::parse("debian:sid"),
+            Some(Wanted::Suite("sid".into()))
+        );
+        for bad in [
+            "",
+            "foo",
+            "7",
+            "debian:",
+            "7.x",
+            "7.2/../..",
+            "7.2 ",
+            "-1.2",
+        ] {
+            assert_eq!(Wanted::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_ends_where_a_number_does() {
+        let wanted = |name| Wanted::parse(name).unwrap();
+        assert!(wanted("6.1").fits("6.1.0-44-amd64"));
+        assert!(!wanted("6.1").fits("6.12.107+deb13-amd64"));
+        assert!(wanted("7.2.13").fits("7.2.13+deb14-amd64"));
+        assert!(wanted("debian:sid").fits("anything"));
+    }
+
+    #[test]
+    fn the_likely_suite_is_first_and_none_is_left_out() {
+        let suites = |name| Wanted::parse(name).unwrap().suites().join(" ");
+        assert_eq!(suites("7.3.4"), "trixie-backports trixie sid bookworm");
+        assert_eq!(suites("6.1"), "bookworm trixie sid trixie-backports");
+        assert_eq!(suites("9.9"), "trixie sid trixie-backports bookworm");
+        assert_eq!(suites("debian:forky"), "forky");
+    }
+
+    #[test]
+    fn either_layout_of_packages_is_found() {
+        let current = stanza("linux-base-amd64 (= 7.2), linux-image-7.2.13+deb14-amd64 (= 7.2)");
+        assert_eq!(release_of(&current).unwrap(), "7.2.13+deb14-amd64");
+
+        let old = stanza("kmod, initramfs-tools (>= 0.120) | linux-initramfs-tool");
+        assert_eq!(parts(&old, "6.12-amd64"), ["linux-image-6.12-amd64"]);
+        let split = stanza(
+            "dracut | x, linux-base-7.2-amd64 (= 1), linux-binary-7.2-amd64 (= 1), linux-modules-7.2-amd64 (= 1)",
+        );
+        assert_eq!(
+            parts(&split, "7.2-amd64"),
+            [
+                "linux-base-7.2-amd64",
+                "linux-binary-7.2-amd64",
+                "linux-modules-7.2-amd64"
+            ]
+        );
+    }
+}

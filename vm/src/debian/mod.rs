@@ -1,0 +1,173 @@
+//! What a VM is made of, from Debian packages: a kernel, a root to run programs
+//! in, and modules built for that kernel, on any Debian host and without
+//! touching it.
+//!
+//! Everything is fetched by the host's own apt into a folder of its own (other
+//! suites than the host's included), checked against the archive's signatures,
+//! unpacked without running a package's scripts, and kept in the
+//! [cache]. What is there is never fetched again, so a warm cache
+//! needs no network.
+//!
+//! ```no_run
+//! // Not run with the crate's tests: fetches some 200 MB.
+//! use dmashare_vm::cache::Cache;
+//! use dmashare_vm::debian::{Debian, Kernel, Root, build_module, host};
+//!
+//! host::ensure(host::Consent::from_environment(false))?;
+//! let debian = Debian::new(Cache::open()?, None);
+//! let kernel = Kernel::prepare(&debian, "7.2")?;
+//! let root = Root::prepare(&debian, "trixie", &["kmod", "busybox-static"])?;
+//! println!("{} boots {}", kernel.vmlinux.display(), root.image.display());
+//! let module = build_module(&debian, &kernel, "path/to/kbuild".as_ref())?;
+//! # let _ = module;
+//! # Ok::<(), dmashare_vm::debian::Error>(())
+//! ```
+//!
+//! Low to high: `run` (child processes) and [`host`] (what must be installed);
+//! `mirror`, `apt` (fetching), `plan` (what was decided, so that it need not be
+//! decided again); `unpack`; then what is made: `bzimage` and `modules` for
+//! [`Kernel`], [`Root`], [`build_module`].
+
+use std::path::PathBuf;
+
+use crate::cache::{self, Cache};
+
+mod apt;
+mod build;
+mod bzimage;
+pub mod host;
+mod kernel;
+mod mirror;
+mod modules;
+mod plan;
+mod root;
+mod run;
+mod unpack;
+
+pub use build::build_module;
+pub use kernel::Kernel;
+pub use root::Root;
+
+/// Where packages come from and where what is made of them is kept.
+///
+/// ```
+/// use dmashare_vm::{cache::Cache, debian::Debian};
+///
+/// // The mirror is asked from the host's apt when something is to be fetched.
+/// let debian = Debian::new(Cache::open()?, None);
+/// # Ok::<(), dmashare_vm::cache::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Debian {
+    cache: Cache,
+    mirror: Option<String>,
+}
+
+impl Debian {
+    /// Packages from `mirror` (`http://HOST/debian`), or from the mirror that
+    /// the host's apt configuration names; kept in `cache`.
+    #[must_use]
+    pub fn new(cache: Cache, mirror: Option<String>) -> Self {
+        Self { cache, mirror }
+    }
+
+    /// The cache that it fills.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+}
+
+/// Why a part of the VM cannot be had. Each message is one line and says what
+/// to do, but for [`Error::Build`], which shows the compiler's words whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The cache cannot serve.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// A program of the host is not there.
+    #[error("{program}: not found; {}", host::advice(&[.program.as_str()]))]
+    NoProgram {
+        /// Its name.
+        program: String,
+    },
+    /// Packages of the host are missing, and there was no word to install them.
+    #[error("missing on this host: {}; {}", .programs.join(", "), .advice)]
+    NotInstalled {
+        /// The programs that are missing.
+        programs: Vec<String>,
+        /// The command to run, or what else to do.
+        advice: String,
+    },
+    /// A program of the host failed.
+    #[error("{program}: {said}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// What it said last, or its exit status.
+        said: String,
+    },
+    /// The host's apt names no mirror.
+    #[error(
+        "no Debian mirror: {reason}; choose one with --mirror URL, such as the URIs line of a Debian machine's sources"
+    )]
+    NoMirror {
+        /// What was found in its place.
+        reason: String,
+    },
+    /// The mirror did not give what is needed.
+    #[error(
+        "cannot fetch {what}: {said}; connect to the network or choose another mirror with --mirror URL, and run again: what was fetched is kept"
+    )]
+    Fetch {
+        /// What was to be fetched.
+        what: String,
+        /// What apt said.
+        said: String,
+    },
+    /// No such packages in the suite.
+    #[error("Debian {suite}: {said}")]
+    Packages {
+        /// The suite that was asked.
+        suite: String,
+        /// What apt said.
+        said: String,
+    },
+    /// No such kernel.
+    #[error("no kernel \"{name}\"; known: {known}, or debian:SUITE for a suite's own")]
+    NoKernel {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A package does not look as this crate knows it.
+    #[error("{}: {problem}; please report it with the package's version", .path.display())]
+    Unexpected {
+        /// The file or folder in question.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No such module for the kernel.
+    #[error("kernel {release} has no module \"{name}\"{close}")]
+    NoModule {
+        /// The kernel's release.
+        release: String,
+        /// The name that was asked for.
+        name: String,
+        /// `; did you mean ...`, or nothing.
+        close: String,
+    },
+    /// A module's source does not compile, or is no module's source.
+    #[error("{}: building for {release} failed\n{log}", .source_dir.display())]
+    Build {
+        /// The folder of its sources.
+        source_dir: PathBuf,
+        /// The kernel's release.
+        release: String,
+        /// Everything that make and the compiler said.
+        log: String,
+    },
+}

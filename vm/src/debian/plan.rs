@@ -1,0 +1,83 @@
+//! What was decided once: which packages at which versions a thing is made of.
+//!
+//! Kept in the cache as a small JSON file, so that a second run asks neither
+//! apt nor the network, and two runs a month apart use the same kernel. Taken
+//! back only where a package is missing from the cache and the mirror no longer
+//! has it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::apt::Lists;
+use super::{Debian, Error};
+use crate::cache;
+
+/// Where plans are, in the cache.
+const FOLDER: &str = "plans";
+
+/// What the lists of a suite and apt's index of them take, told when they do
+/// not fit.
+const LISTS_NEED: u64 = 150_000_000;
+
+/// The file of the plan called `name`.
+pub(super) fn file(debian: &Debian, name: &str) -> PathBuf {
+    debian
+        .cache
+        .folder()
+        .join(FOLDER)
+        .join(format!("{name}.json"))
+}
+
+/// Makes `what` by the plan called `name`: the recorded one, or one that
+/// `decide` makes from apt's lists, or from fresh ones where the mirror has
+/// moved on.
+pub(super) fn follow<P: Serialize + DeserializeOwned, T>(
+    debian: &Debian,
+    name: &str,
+    what: &str,
+    decide: impl Fn(Lists) -> Result<P, Error>,
+    make: impl Fn(&P) -> Result<T, Error>,
+) -> Result<T, Error> {
+    try_follow(debian, name, decide, make)
+        .map_err(|error| debian.cache.explain(what, LISTS_NEED, error))
+}
+
+fn try_follow<P: Serialize + DeserializeOwned, T>(
+    debian: &Debian,
+    name: &str,
+    decide: impl Fn(Lists) -> Result<P, Error>,
+    make: impl Fn(&P) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let file = file(debian, name);
+    let recorded: Option<P> = fs::read(&file)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(plan) = recorded {
+        match make(&plan) {
+            Err(Error::Fetch { .. }) => {}
+            made => return made,
+        }
+    }
+    // Decided anew, and once more from fresh lists where the mirror no longer
+    // has what the lists of this day say.
+    let plan = decide(Lists::Recent)?;
+    let (plan, made) = match make(&plan) {
+        Err(Error::Fetch { .. }) => {
+            let plan = decide(Lists::Fresh)?;
+            let made = make(&plan)?;
+            (plan, made)
+        }
+        made => (plan, made?),
+    };
+    let text = serde_json::to_vec_pretty(&plan)
+        .map_err(|error| cache::Error::io("write", &file)(error.into()))?;
+    let folder = debian.cache.folder().join(FOLDER);
+    fs::create_dir_all(&folder).map_err(cache::Error::io("make the folder", &folder))?;
+    // Another run may write the same plan at this moment.
+    let _lock = debian.cache.lock("plans")?;
+    cache::write(&file, &text)?;
+    Ok(made)
+}

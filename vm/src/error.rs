@@ -1,0 +1,138 @@
+//! What can go wrong, told apart by who is to look at it.
+
+use std::io;
+use std::time::Duration;
+
+/// An error of the VM: the host's side, or the guest's.
+///
+/// [`Error::exit_status`] gives each class a status of its own.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something the guest is made of could not be had.
+    #[error(transparent)]
+    Debian(#[from] crate::debian::Error),
+    /// A program of the host did not start.
+    #[error("{program} did not start: {source}; `cargo vm` installs what is missing with --yes")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// QEMU did not take its orders.
+    #[error("QEMU did not start a guest: {0}")]
+    Qemu(String),
+    /// The project's own set-up is at fault.
+    #[error("{0}")]
+    Project(String),
+    /// A line to QEMU or to the guest broke.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A program could not be started in the guest.
+    #[error("the guest could not start {program}: {reason}")]
+    NotStarted {
+        /// The program.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// The guest did not come up.
+    #[error("kernel {kernel} did not boot: {reason}{}", quote(.console))]
+    NotBooted {
+        /// The kernel, as it was asked for.
+        kernel: String,
+        /// How far it came.
+        reason: String,
+        /// The last lines of its console.
+        console: String,
+    },
+    /// The guest's kernel panicked.
+    #[error("kernel {kernel}: panic{}", quote(.console))]
+    Panic {
+        /// The kernel, as it was asked for.
+        kernel: String,
+        /// The last lines of its console.
+        console: String,
+    },
+    /// The guest's kernel found a fault in itself (`oops=panic` ends it there).
+    #[error("kernel {kernel}: oops{}", quote(.console))]
+    Oops {
+        /// The kernel, as it was asked for.
+        kernel: String,
+        /// The last lines of its console.
+        console: String,
+    },
+    /// Nothing came of it within its deadline.
+    #[error("{what} did not end within {} s; it may need more time{}", .deadline.as_secs_f32(), quote(.console))]
+    Hang {
+        /// What hangs.
+        what: String,
+        /// The deadline it had.
+        deadline: Duration,
+        /// The last lines of the console.
+        console: String,
+    },
+    /// QEMU ended under a running guest.
+    #[error("QEMU ended under the guest: {reason}{}", quote(.console))]
+    QemuEnded {
+        /// Its status and its own words.
+        reason: String,
+        /// The last lines of the console.
+        console: String,
+    },
+}
+
+impl Error {
+    /// The exit status for this class of error.
+    ///
+    /// ```
+    /// use dmashare_vm::Error;
+    /// assert_eq!(Error::Project("no Cargo.toml here".into()).exit_status(), 2);
+    /// ```
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Error::Debian(_)
+            | Error::Start { .. }
+            | Error::Qemu(_)
+            | Error::Project(_)
+            | Error::Io { .. } => 2,
+            Error::NotBooted { .. } => 70,
+            Error::Panic { .. } => 71,
+            Error::Oops { .. } => 72,
+            Error::Hang { .. } => 73,
+            Error::QemuEnded { .. } => 74,
+            Error::NotStarted { .. } => 127,
+        }
+    }
+
+    /// A name for this class of error, as reports show it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Error::Debian(_)
+            | Error::Start { .. }
+            | Error::Qemu(_)
+            | Error::Project(_)
+            | Error::Io { .. } => "host",
+            Error::NotBooted { .. } => "not booted",
+            Error::Panic { .. } => "panic",
+            Error::Oops { .. } => "oops",
+            Error::Hang { .. } => "hang",
+            Error::QemuEnded { .. } => "QEMU ended",
+            Error::NotStarted { .. } => "not started",
+        }
+    }
+}
+
+fn quote(console: &str) -> String {
+    if console.is_empty() {
+        return String::new();
+    }
+    let lines: String = console.lines().map(|l| format!("\n  | {l}")).collect();
+    format!("; its console:{lines}")
+}

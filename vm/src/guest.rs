@@ -1,0 +1,127 @@
+//! The guest's machine, and the verdict on how it ended.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::Error;
+use crate::console::Console;
+use crate::qemu::{Ended, Qemu};
+
+/// Why a guest never said that it is ready.
+pub(crate) enum BootFailure {
+    /// It said why.
+    Reported(String),
+    /// Its machine ended.
+    Ended,
+    /// It said nothing.
+    Silent,
+}
+
+pub(crate) struct Guest {
+    pub(crate) kernel: String,
+    pub(crate) console: Console,
+    pub(crate) qemu: Mutex<Qemu>,
+    /// Those that read its lines; they end with QEMU.
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Guest {
+    /// End it, and wait until everything that it said was read.
+    pub(crate) fn end(&self) -> Ended {
+        let mut qemu = lock(&self.qemu);
+        qemu.kill();
+        let ended = qemu.wait();
+        for thread in lock(&self.threads).drain(..) {
+            let _ = thread.join();
+        }
+        ended
+    }
+
+    /// Wait for QEMU's own end, but no longer than this.
+    pub(crate) fn wait(&self, longest: Duration) -> bool {
+        lock(&self.qemu).wait_timeout(longest)
+    }
+
+    /// What ended it, once its agent is gone.
+    pub(crate) fn verdict(&self) -> Error {
+        // A panic reboots at once, and QEMU ends instead of rebooting: the
+        // console is complete only then.
+        let by_itself = self.wait(Duration::from_secs(5));
+        let ended = self.end();
+        self.fault().unwrap_or_else(|| Error::QemuEnded {
+            reason: if by_itself {
+                describe(&ended)
+            } else {
+                "its agent is gone".into()
+            },
+            console: self.console.report(),
+        })
+    }
+
+    /// A program in it, or all of it, came to nothing within its deadline.
+    pub(crate) fn hang(&self, what: &str, deadline: Duration) -> Error {
+        self.end();
+        self.fault().unwrap_or_else(|| Error::Hang {
+            what: format!("kernel {}: {what}", self.kernel),
+            deadline,
+            console: self.console.report(),
+        })
+    }
+
+    pub(crate) fn not_booted(&self, failure: BootFailure, deadline: Duration) -> Error {
+        let by_itself = self.wait(Duration::from_millis(match failure {
+            BootFailure::Ended => 5000,
+            _ => 0,
+        }));
+        let ended = self.end();
+        if by_itself && ended.status.is_some_and(|status| !status.success()) {
+            return Error::Qemu(describe(&ended));
+        }
+        let reason = match failure {
+            BootFailure::Reported(reason) => reason,
+            _ if self.console.alarm().panic => "its kernel panicked".into(),
+            BootFailure::Ended => "its init ended".into(),
+            BootFailure::Silent => format!("nothing within {} s", deadline.as_secs_f32()),
+        };
+        Error::NotBooted {
+            kernel: self.kernel.clone(),
+            reason,
+            console: self.console.report(),
+        }
+    }
+
+    /// What its kernel said about itself.
+    fn fault(&self) -> Option<Error> {
+        let (kernel, console) = (self.kernel.clone(), self.console.report());
+        let alarm = self.console.alarm();
+        if alarm.oops {
+            Some(Error::Oops { kernel, console })
+        } else if alarm.panic {
+            Some(Error::Panic { kernel, console })
+        } else {
+            None
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn describe(ended: &Ended) -> String {
+    let status = ended
+        .status
+        .map_or("no status".into(), |status| status.to_string());
+    if ended.stderr.is_empty() {
+        status
+    } else {
+        format!("{status}: {}", ended.stderr.replace('\n', "; "))
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

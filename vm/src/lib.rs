@@ -1,0 +1,33 @@
+//! Boot real kernels in QEMU and run programs there, on a machine with no KVM
+//! and no GPU.
+//!
+//! A [`Vm`] is a Debian kernel over PVH boot, a Debian root with the packages
+//! that a test needs, folders of the host at their own paths, and an agent that
+//! runs programs and keeps their output apart. Every wait has a deadline, and
+//! what went wrong in the guest (a panic, an oops, a hang) is told apart from a
+//! program that failed: see [`Error`].
+//!
+//! See [`Builder`] for how to boot one, and [`project`] for what `cargo vm`
+//! reads from a project's Cargo.toml.
+
+mod builder;
+pub mod cache;
+pub mod cli;
+mod command;
+mod console;
+pub mod debian;
+mod error;
+mod guest;
+mod initramfs;
+mod progress;
+pub mod project;
+mod qemu;
+mod qmp;
+pub mod suite;
+mod vm;
+
+pub use builder::Builder;
+pub use command::{Command, Event, Output, Process};
+pub use dmashare_vm_init::{Exit, Ready, WindowSize};
+pub use error::Error;
+pub use vm::Vm;

@@ -1,0 +1,155 @@
+//! What a project says about its guests, in `[workspace.metadata.vm]` of its
+//! Cargo.toml.
+//!
+//! ```toml
+//! [workspace.metadata.vm]
+//! kernel = "7.2"                 # what `run` and `shell` boot
+//! kernels = ["6.12", "7.2"]      # what `test` boots
+//! suite = "trixie"               # the Debian suite of the guest's root
+//! packages = ["libegl1"]         # and the packages in it
+//! modules = ["bochs"]            # modules of the kernel's to load
+//! devices = ["bochs-display"]    # in the words of QEMU's -device
+//! module = "kmod"                # a folder with a Kbuild: built for each kernel, and loaded
+//! cargo-args = ["--all-features"] # for `cargo test`
+//!
+//! [workspace.metadata.vm.commands] # `cargo vm NAME` runs cargo with these
+//! demo = ["run", "--package", "my-demo", "--"]
+//!
+//! # and in a package whose integration test `guest` is meant for the guest:
+//! [package.metadata.vm]
+//! guest-tests = ["guest"]
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{Metadata, MetadataCommand};
+use serde::Deserialize;
+
+use crate::debian::{Debian, Kernel, Root, build_module};
+use crate::{Builder, Error};
+
+/// The settings of `[workspace.metadata.vm]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// The kernel that `run` and `shell` boot.
+    pub kernel: String,
+    /// The kernels that `test` boots.
+    pub kernels: Vec<String>,
+    /// The Debian suite of the guest's root.
+    pub suite: String,
+    /// The Debian packages in it, beside those they depend on.
+    pub packages: Vec<String>,
+    /// Modules of the kernel's to load.
+    pub modules: Vec<String>,
+    /// Devices, in the words of QEMU's `-device`.
+    pub devices: Vec<String>,
+    /// A folder with an out-of-tree module to build and to load.
+    pub module: Option<PathBuf>,
+    /// What `cargo test` is to be given.
+    pub cargo_args: Vec<String>,
+    /// The project's own commands: what to run cargo with.
+    pub commands: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            kernel: "6.12".into(),
+            kernels: vec!["6.12".into()],
+            suite: "trixie".into(),
+            packages: vec!["busybox-static".into(), "kmod".into(), "libc6".into()],
+            modules: Vec::new(),
+            devices: Vec::new(),
+            module: None,
+            cargo_args: Vec::new(),
+            commands: BTreeMap::new(),
+        }
+    }
+}
+
+/// A cargo workspace, and what it says about its guests.
+pub struct Project {
+    /// Its settings, or the default ones.
+    pub settings: Settings,
+    pub(crate) metadata: Metadata,
+    folder: PathBuf,
+    target_folder: PathBuf,
+}
+
+impl Project {
+    /// The workspace of the current directory.
+    ///
+    /// # Errors
+    /// No workspace here, or settings that it should not have.
+    ///
+    /// ```
+    /// use dmashare_vm::project::Project;
+    /// let project = Project::load()?;
+    /// assert!(project.folder().join("Cargo.toml").exists());
+    /// # Ok::<(), dmashare_vm::Error>(())
+    /// ```
+    pub fn load() -> Result<Project, Error> {
+        let metadata = MetadataCommand::new()
+            .no_deps()
+            .exec()
+            .map_err(|error| Error::Project(error.to_string().trim().to_owned()))?;
+        let settings = match metadata.workspace_metadata.get("vm") {
+            None => Settings::default(),
+            Some(value) => Settings::deserialize(value).map_err(|error| {
+                Error::Project(format!("Cargo.toml: [workspace.metadata.vm]: {error}"))
+            })?,
+        };
+        // The guest has folders at their own paths, where links are resolved.
+        let resolved = |path: &Path| path.canonicalize().unwrap_or(path.to_owned());
+        Ok(Project {
+            settings,
+            folder: resolved(metadata.workspace_root.as_std_path()),
+            target_folder: resolved(metadata.target_directory.as_std_path()),
+            metadata,
+        })
+    }
+
+    /// The workspace's root folder, with links resolved.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where cargo puts what it builds, with links resolved.
+    pub fn target_folder(&self) -> &Path {
+        &self.target_folder
+    }
+
+    /// A guest as the settings describe it, with the workspace and its target
+    /// folder to read; with `module`, the project's own module is built for
+    /// this kernel and loaded.
+    ///
+    /// # Errors
+    /// What could not be fetched or built.
+    pub fn guest(&self, debian: &Debian, kernel: &str, module: bool) -> Result<Builder, Error> {
+        let settings = &self.settings;
+        let kernel = Kernel::prepare(debian, kernel)?;
+        let packages: Vec<&str> = settings.packages.iter().map(String::as_str).collect();
+        let root = Root::prepare(debian, &settings.suite, &packages)?;
+        let built = match &settings.module {
+            Some(folder) if module => {
+                Some(build_module(debian, &kernel, &self.folder().join(folder))?)
+            }
+            _ => None,
+        };
+        let mut builder = Builder::new(kernel, root.image).share(self.folder());
+        if !self.target_folder().starts_with(self.folder()) {
+            builder = builder.share(self.target_folder());
+        }
+        for module in &settings.modules {
+            builder = builder.module(module, "");
+        }
+        for device in &settings.devices {
+            builder = builder.device(device);
+        }
+        Ok(built
+            .into_iter()
+            .fold(builder, |b, file| b.module_file(file, "")))
+    }
+}

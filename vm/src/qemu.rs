@@ -1,0 +1,283 @@
+//! One QEMU process: started without a file or a name that could stay behind,
+//! and ended with the thread that owns it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::MemfdFlags;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::Error;
+
+/// A folder of the host in the guest.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) path: PathBuf,
+    pub(crate) tag: String,
+    pub(crate) writable: bool,
+}
+
+/// What QEMU is to make of a machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) kernel: PathBuf,
+    pub(crate) command_line: String,
+    pub(crate) initramfs: Vec<u8>,
+    /// Read-only disks, in the order of their names in the guest.
+    pub(crate) disks: Vec<PathBuf>,
+    pub(crate) shares: Vec<Share>,
+    pub(crate) devices: Vec<String>,
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+}
+
+/// A running QEMU, killed and reaped on drop.
+pub(crate) struct Qemu {
+    pidfd: OwnedFd,
+    keeper: Option<JoinHandle<Ended>>,
+    /// Our ends of its lines.
+    pub(crate) agent: UnixStream,
+    pub(crate) qmp: UnixStream,
+    pub(crate) serial: UnixStream,
+    /// Where it writes screendumps: a file without a name.
+    pub(crate) screen: File,
+    /// How it calls that file.
+    pub(crate) screen_path: String,
+}
+
+/// How QEMU ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) stderr: String,
+}
+
+/// The program that boots x86-64 guests.
+const PROGRAM: &str = "qemu-system-x86_64";
+
+impl Qemu {
+    pub(crate) fn start(machine: &Machine) -> Result<Qemu, Error> {
+        Qemu::try_start(machine).map_err(|source| Error::Start {
+            program: PROGRAM,
+            source,
+        })
+    }
+
+    fn try_start(machine: &Machine) -> io::Result<Qemu> {
+        let (agent, guest_agent) = UnixStream::pair()?;
+        let (qmp, guest_qmp) = UnixStream::pair()?;
+        let (serial, guest_serial) = UnixStream::pair()?;
+        let screen = memfd("screen")?;
+        let mut initramfs = memfd("initramfs")?;
+        initramfs.write_all(&machine.initramfs)?;
+
+        let mut command = Command::new(PROGRAM);
+        arguments(&mut command, machine);
+        lines(&mut command, &guest_agent, &guest_qmp, &guest_serial);
+        command
+            .arg("-initrd")
+            .arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Ctrl-C is for us: the guest is ended by the one who started it.
+            .process_group(0);
+        let guest_screen = screen.try_clone()?;
+        let screen_path = format!("/proc/self/fd/{}", guest_screen.as_raw_fd());
+        let inherited = vec![
+            guest_agent.into(),
+            guest_qmp.into(),
+            guest_serial.into(),
+            initramfs.into(),
+            guest_screen.into(),
+        ];
+        let (pidfd, keeper) = keep(command, inherited)?;
+        Ok(Qemu {
+            pidfd,
+            keeper: Some(keeper),
+            agent,
+            qmp,
+            serial,
+            screen,
+            screen_path,
+        })
+    }
+
+    pub(crate) fn kill(&self) {
+        // An error means that it has ended already.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Wait for its end, but no longer than this; whether it has ended.
+    pub(crate) fn wait_timeout(&self, longest: Duration) -> bool {
+        let timeout = Timespec::try_from(longest).ok();
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Wait for its end.
+    pub(crate) fn wait(&mut self) -> Ended {
+        let nothing = Ended {
+            status: None,
+            stderr: String::new(),
+        };
+        match self.keeper.take() {
+            Some(keeper) => keeper.join().unwrap_or(nothing),
+            None => nothing,
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.kill();
+        self.wait();
+    }
+}
+
+/// Start QEMU from a thread that lives as long as it does.
+///
+/// `PR_SET_PDEATHSIG` follows the *thread* that forked: from the caller's, a
+/// guest would die with a thread that has long handed it on.
+fn keep(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<(OwnedFd, JoinHandle<Ended>)> {
+    let (started, wait) = mpsc::channel();
+    let keeper = std::thread::Builder::new()
+        .name("qemu".into())
+        .spawn(move || {
+            let parent = rustix::process::getpid();
+            let fds: Vec<i32> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+            // SAFETY: between fork and exec only prctl(2), getppid(2) and
+            // fcntl(2) are called, on fds that `inherited` keeps open.
+            unsafe {
+                command.pre_exec(move || {
+                    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                    if rustix::process::getppid() != Some(parent) {
+                        return Err(io::Error::other("the parent has ended"));
+                    }
+                    for &fd in &fds {
+                        let fd = rustix::fd::BorrowedFd::borrow_raw(fd);
+                        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+                    }
+                    Ok(())
+                });
+            }
+            let child = command.spawn().and_then(|child| {
+                let pid = rustix::process::Pid::from_child(&child);
+                Ok((pidfd_open(pid, PidfdFlags::empty())?, child))
+            });
+            drop(inherited);
+            let mut child = match child {
+                Ok((pidfd, child)) => {
+                    let _ = started.send(Ok(pidfd));
+                    child
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return Ended {
+                        status: None,
+                        stderr: String::new(),
+                    };
+                }
+            };
+            let mut stderr = Vec::new();
+            if let Some(pipe) = &mut child.stderr {
+                let _ = pipe.read_to_end(&mut stderr);
+            }
+            Ended {
+                status: child.wait().ok(),
+                stderr: without_noise(&String::from_utf8_lossy(&stderr)),
+            }
+        })?;
+    let pidfd = wait
+        .recv()
+        .map_err(|_| io::Error::other("the thread that starts QEMU has ended"))??;
+    Ok((pidfd, keeper))
+}
+
+/// What QEMU says, but for what it says of every emulated processor.
+fn without_noise(stderr: &str) -> String {
+    let lines = stderr
+        .lines()
+        .filter(|l| !l.contains("TCG doesn't support requested feature"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn arguments(command: &mut Command, machine: &Machine) {
+    command
+        .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+        .args(["-display", "none", "-vga", "none"])
+        .args(["-machine", "q35"])
+        .args(["-accel", "tcg,thread=multi"])
+        // The model that these kernels boot fastest on under emulation.
+        .args(["-cpu", "EPYC"])
+        .args(["-smp", &machine.cpus.to_string()])
+        .args(["-m", &format!("{}M", machine.memory_mib)])
+        .args(["-append", &machine.command_line])
+        .arg("-kernel")
+        .arg(&machine.kernel);
+    for (at, disk) in machine.disks.iter().enumerate() {
+        command.args([
+            "-drive",
+            &format!(
+                "if=none,id=disk{at},format=raw,readonly=on,file={}",
+                escape(&disk.to_string_lossy())
+            ),
+            "-device",
+            &format!("virtio-blk-pci,drive=disk{at}"),
+        ]);
+    }
+    for (at, share) in machine.shares.iter().enumerate() {
+        command.args([
+            "-fsdev",
+            &format!(
+                "local,id=share{at},security_model=none,multidevs=remap,readonly={},path={}",
+                if share.writable { "off" } else { "on" },
+                escape(&share.path.to_string_lossy())
+            ),
+            "-device",
+            &format!("virtio-9p-pci,fsdev=share{at},mount_tag={}", share.tag),
+        ]);
+    }
+    for device in &machine.devices {
+        command.args(["-device", device]);
+    }
+}
+
+/// The agent's port, QEMU's own protocol, and the kernel's console.
+fn lines(command: &mut Command, agent: &UnixStream, qmp: &UnixStream, serial: &UnixStream) {
+    for (id, line) in [("agent", agent), ("qmp", qmp), ("serial", serial)] {
+        command.args([
+            "-chardev",
+            &format!("socket,id={id},fd={}", line.as_raw_fd()),
+        ]);
+    }
+    command
+        .args(["-device", "virtio-serial-pci"])
+        .args([
+            "-device",
+            &format!(
+                "virtserialport,chardev=agent,name={}",
+                dmashare_vm_init::PORT
+            ),
+        ])
+        .args(["-mon", "chardev=qmp,mode=control"])
+        .args(["-serial", "chardev:serial"]);
+}
+
+/// A comma ends an option of QEMU's; two are one.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn memfd(name: &str) -> io::Result<File> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
+}

@@ -1,0 +1,131 @@
+//! The test programs of a workspace.
+
+use std::collections::HashMap;
+use std::io::BufReader;
+use std::process::{Command, Stdio};
+
+use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
+use cargo_metadata::{Message, PackageId};
+use serde::Deserialize;
+
+use crate::Error;
+use crate::project::Project;
+
+/// A program that runs tests.
+#[derive(Clone, Debug)]
+pub(crate) struct TestProgram {
+    /// The name of its target, with its package's where they differ.
+    pub(crate) name: String,
+    pub(crate) path: Utf8PathBuf,
+    /// Its package's folder, where cargo would run it.
+    pub(crate) folder: Utf8PathBuf,
+    /// Whether it is meant for the guest.
+    pub(crate) guest: bool,
+}
+
+/// `[package.metadata.vm]`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct PackageSettings {
+    #[serde(default)]
+    guest_tests: Vec<String>,
+}
+
+/// Build all of them; cargo tells about its progress and its errors.
+pub(crate) fn test_programs(project: &Project) -> Result<Vec<TestProgram>, Error> {
+    let marked = guest_tests(project)?;
+    let mut cargo = cargo()
+        .args(["test", "--workspace", "--no-run"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(&project.settings.cargo_args)
+        .current_dir(project.folder())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::Start {
+            program: "cargo",
+            source,
+        })?;
+    let mut programs = Vec::new();
+    if let Some(stdout) = cargo.stdout.take() {
+        // A line that cannot be read ends the pipe, and cargo with it.
+        for message in Message::parse_stream(BufReader::new(stdout)).map_while(Result::ok) {
+            if let Message::CompilerArtifact(artifact) = message
+                && artifact.profile.test
+                && let Some(path) = artifact.executable
+                && let Some(package) = marked.get(&artifact.package_id)
+            {
+                let target = artifact.target.name;
+                programs.push(TestProgram {
+                    name: name(&package.name, &target),
+                    // As the guest has it, where links are resolved.
+                    path: path.canonicalize_utf8().unwrap_or(path),
+                    folder: package.folder.clone(),
+                    guest: package.guest_tests.contains(&target),
+                });
+            }
+        }
+    }
+    let built = cargo.wait().is_ok_and(|status| status.success());
+    if !built {
+        return Err(Error::Project("the tests do not build; see above".into()));
+    }
+    programs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(programs)
+}
+
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn name(package: &str, target: &str) -> String {
+    match target.replace('_', "-") == package {
+        true => package.to_owned(),
+        false => format!("{package}/{target}"),
+    }
+}
+
+fn resolved(folder: Option<&Utf8Path>) -> Utf8PathBuf {
+    let folder = folder.unwrap_or(Utf8Path::new("/"));
+    folder.canonicalize_utf8().unwrap_or(folder.to_owned())
+}
+
+struct Package {
+    name: String,
+    folder: Utf8PathBuf,
+    guest_tests: Vec<String>,
+}
+
+fn guest_tests(project: &Project) -> Result<HashMap<PackageId, Package>, Error> {
+    let mut packages = HashMap::new();
+    for package in project.metadata.workspace_packages() {
+        let wrong =
+            |what: String| Err(Error::Project(format!("{}: {what}", package.manifest_path)));
+        let settings = match package.metadata.get("vm") {
+            None => PackageSettings::default(),
+            Some(value) => match PackageSettings::deserialize(value) {
+                Ok(settings) => settings,
+                Err(error) => return wrong(format!("[package.metadata.vm]: {error}")),
+            },
+        };
+        // A misspelt name would let its tests run on the host, unnoticed.
+        let is_test = |name: &&String| {
+            let targets = &package.targets;
+            targets.iter().any(|t| t.is_test() && t.name == **name)
+        };
+        if let Some(stray) = settings.guest_tests.iter().find(|name| !is_test(name)) {
+            return wrong(format!(
+                "guest-tests names {stray}, but there is no such test target"
+            ));
+        }
+        packages.insert(
+            package.id.clone(),
+            Package {
+                name: package.name.to_string(),
+                folder: resolved(package.manifest_path.parent()),
+                guest_tests: settings.guest_tests,
+            },
+        );
+    }
+    Ok(packages)
+}
