@@ -1,0 +1,151 @@
+//! The command line.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::demo::report::Report;
+use crate::demo::{self, producer};
+use crate::probe;
+
+/// Share buffers by their handle, not by copying them: between processes, and
+/// between processes and devices
+#[derive(Debug, Parser)]
+#[command(
+    name = "dmashare",
+    version,
+    after_help = "Exit status: 0 if all was done, 1 if something failed, 2 for wrong usage or bad input."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show which ways to allocate, GPUs and cards work here, and what would help the others
+    Probe {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pass a picture from one process through the GPU to the screen, without a copy
+    Demo {
+        #[command(flatten)]
+        options: demo::Options,
+        /// Print events as they come, a JSON object a line, instead of a table at the end
+        #[arg(long)]
+        json: bool,
+    },
+    /// Process A of the demo
+    #[command(hide = true)]
+    DemoProducer(producer::Options),
+    /// Print this command's manual page, or write those of all its commands into a folder
+    #[command(hide = true)]
+    Man {
+        /// An existing folder, such as ~/.local/share/man/man1
+        folder: Option<PathBuf>,
+    },
+}
+
+/// The command `dmashare`, with this process's arguments.
+///
+/// ```no_run
+/// // Not run: it is the whole program.
+/// fn main() -> std::process::ExitCode {
+///     dmashare_cli::main()
+/// }
+/// ```
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Probe { json } => probe_command(json),
+        Command::Demo { options, json } => demo_command(&options, json),
+        // Process B says what A told it: one line for both.
+        Command::DemoProducer(options) => match producer::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => status_of(&error),
+        },
+        Command::Man { folder } => told(manual_pages(folder.as_deref())),
+    }
+}
+
+fn probe_command(json: bool) -> ExitCode {
+    let probe = probe::probe();
+    let mut out = io::stdout().lock();
+    told(match json {
+        true => serde_json::to_writer(&mut out, &probe)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out)),
+        false => writeln!(out, "{probe}"),
+    })
+}
+
+fn demo_command(options: &demo::Options, json: bool) -> ExitCode {
+    let mut report = Report::new(json);
+    let done = demo::run(options, &mut report);
+    let told = told(report.finish());
+    match done {
+        Ok(()) => told,
+        Err(error) => {
+            complain(&error.line());
+            status_of(&error)
+        }
+    }
+}
+
+fn status_of(error: &demo::DemoError) -> ExitCode {
+    match error.is_bad_input() {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn manual_pages(folder: Option<&Path>) -> io::Result<()> {
+    if let Some(folder) = folder {
+        return clap_mangen::generate_to(Cli::command(), folder);
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    io::stdout().write_all(&page)
+}
+
+/// The end of a command that could do all but print.
+fn told(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("cannot write: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line on standard error.
+fn complain(message: &str) {
+    eprintln!("dmashare: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_page_names_what_users_can_call() {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command())
+            .render(&mut page)
+            .unwrap();
+        let page = String::from_utf8(page).unwrap();
+        assert!(page.contains("probe") && page.contains("demo"));
+        assert!(!page.contains("producer"), "{page}");
+    }
+}

@@ -1,0 +1,5 @@
+//! The command `dmashare`.
+
+fn main() -> std::process::ExitCode {
+    dmashare_cli::main()
+}
