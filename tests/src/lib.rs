@@ -1,0 +1,12 @@
+//! What the end-to-end tests of dmashare have in common.
+//!
+//! - [`conformance`]: what every way to allocate must do, as a list of checks.
+//! - [`ways`]: these checks as tests, for each way that the machine has.
+//! - [`held`]: what a process holds, and who holds a dma-buf.
+//! - [`sync_calls`]: to see and refuse what a thread tells the exporter of a
+//!   dma-buf, so that a kernel's rare answers can be tested every time.
+
+pub mod conformance;
+pub mod held;
+pub mod sync_calls;
+pub mod ways;

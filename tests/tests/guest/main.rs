@@ -1,0 +1,106 @@
+//! What only a guest can show: dma-bufs from every exporter its kernel has, a
+//! GPU that imports them, a screen that scans them out, and our module.
+//!
+//! `cargo vm test` runs it there, on each kernel. Elsewhere its tests are
+//! skipped.
+
+mod crtc;
+mod demo;
+mod egl;
+mod kms;
+mod module;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dmashare::alloc::{Allocate, Way, probe};
+use dmashare_tests::conformance::{self, Verdict};
+use dmashare_tests::ways::{self, skipped, test};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    conformance::child();
+    if demo::is_dmashare() {
+        return dmashare_cli::main();
+    }
+    let mut arguments = Arguments::from_args();
+    // Some tests count the handles of this process, and all share one screen.
+    arguments.test_threads = Some(1);
+    let trials = match in_guest() {
+        true => trials(),
+        false => vec![skipped(
+            "guest",
+            "meant for the guest; `cargo vm test` runs it there",
+        )],
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = vec![test("ways_are_those_of_this_kernel", ways_are_there)];
+    trials.extend(ways::trials(with_devices));
+    trials.extend(egl::trials());
+    trials.extend(module::trials());
+    trials.extend(demo::trials());
+    trials
+}
+
+/// What devices do with a way that is for them.
+fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    if way.way().for_devices() {
+        trials.extend(egl::trials_of(way));
+        trials.extend(kms::trials_of(way));
+    }
+    trials
+}
+
+/// A way that is skipped is one that this kernel does not have.
+fn ways_are_there() -> Verdict {
+    let expected = match kernel_version() >= (6, 12) {
+        true => &Way::ALL[..],
+        // Debian's 6.1 has neither node of its own.
+        false => &[Way::Memfd, Way::Module],
+    };
+    let probe = probe();
+    expected
+        .iter()
+        .try_for_each(|way| match &probe.row(*way).verdict {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(format!("{way}: {reason}")),
+        })
+}
+
+/// Whether `cargo vm` booted this machine: it has a port to its agent.
+fn in_guest() -> bool {
+    let ports = std::fs::read_dir("/sys/class/virtio-ports");
+    let mut names = ports.into_iter().flatten().flatten().map(|port| {
+        let name = std::fs::read_to_string(port.path().join("name"));
+        name.unwrap_or_default()
+    });
+    names.any(|name| name.trim_end() == dmashare_vm_init::PORT)
+}
+
+/// Major and minor version of the running kernel.
+fn kernel_version() -> (u32, u32) {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse().ok());
+    next()
+        .zip(next())
+        .expect("a release starts with two numbers")
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    match holds {
+        true => Ok(()),
+        false => Err(otherwise()),
+    }
+}
