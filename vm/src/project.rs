@@ -21,13 +21,20 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use cargo_metadata::{Metadata, MetadataCommand};
+use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 use serde::Deserialize;
 
 use crate::debian::{Debian, Kernel, Root, build_module};
 use crate::{Builder, Error};
+
+/// The cargo that runs us, or the one in `PATH`.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
 
 /// The settings of `[workspace.metadata.vm]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -119,6 +126,47 @@ impl Project {
     /// Where cargo puts what it builds, with links resolved.
     pub fn target_folder(&self) -> &Path {
         &self.target_folder
+    }
+
+    /// What cargo makes in this workspace when it is run with these arguments;
+    /// it tells about its progress and its errors on standard error.
+    ///
+    /// # Errors
+    /// No cargo, or [`Error::Project`] with `what` where it does not build.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: builds a package.
+    /// let project = dmashare_vm::project::Project::load()?;
+    /// for artifact in project.build("the tool", &["build", "--bin", "tool"])? {
+    ///     println!("{:?}", artifact.executable);
+    /// }
+    /// # Ok::<(), dmashare_vm::Error>(())
+    /// ```
+    pub fn build(&self, what: &str, arguments: &[&str]) -> Result<Vec<Artifact>, Error> {
+        let mut cargo = cargo()
+            .args(arguments)
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(self.folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|source| Error::Start {
+                program: "cargo",
+                source,
+            })?;
+        let stdout = cargo.stdout.take().expect("its standard output is piped");
+        let artifacts = Message::parse_stream(BufReader::new(stdout))
+            // A line that cannot be read ends the pipe, and cargo with it.
+            .map_while(Result::ok)
+            .filter_map(|message| match message {
+                Message::CompilerArtifact(artifact) => Some(artifact),
+                _ => None,
+            })
+            .collect();
+        match cargo.wait() {
+            Ok(status) if status.success() => Ok(artifacts),
+            _ => Err(Error::Project(format!("cannot build {what}; see above"))),
+        }
     }
 
     /// A guest as the settings describe it, with the workspace and its target

@@ -4,7 +4,7 @@ mod run;
 mod shell;
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::debian::host::{self, Consent};
 use crate::debian::{self, Debian};
 use crate::progress::Progress;
-use crate::project::Project;
+use crate::project::{Project, cargo};
 use crate::{Error, suite};
 
 /// Boot real kernels in QEMU and run programs and tests there; no KVM and no
@@ -235,10 +235,9 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
             known.join(", ")
         )));
     };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // In our place, so that signals and the status are its own.
     use std::os::unix::process::CommandExt;
-    let source = Command::new(cargo).args(first).args(rest).exec();
+    let source = cargo().args(first).args(rest).exec();
     Err(Error::Start {
         program: "cargo",
         source,

@@ -1,11 +1,9 @@
 //! The test programs of a workspace.
 
 use std::collections::HashMap;
-use std::io::BufReader;
-use std::process::{Command, Stdio};
 
+use cargo_metadata::PackageId;
 use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
-use cargo_metadata::{Message, PackageId};
 use serde::Deserialize;
 
 use crate::Error;
@@ -31,51 +29,29 @@ struct PackageSettings {
     guest_tests: Vec<String>,
 }
 
-/// Build all of them; cargo tells about its progress and its errors.
+/// Build all of them.
 pub(crate) fn test_programs(project: &Project) -> Result<Vec<TestProgram>, Error> {
     let marked = guest_tests(project)?;
-    let mut cargo = cargo()
-        .args(["test", "--workspace", "--no-run"])
-        .arg("--message-format=json-render-diagnostics")
-        .args(&project.settings.cargo_args)
-        .current_dir(project.folder())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|source| Error::Start {
-            program: "cargo",
-            source,
-        })?;
+    let mut arguments = vec!["test", "--workspace", "--no-run"];
+    arguments.extend(project.settings.cargo_args.iter().map(String::as_str));
     let mut programs = Vec::new();
-    if let Some(stdout) = cargo.stdout.take() {
-        // A line that cannot be read ends the pipe, and cargo with it.
-        for message in Message::parse_stream(BufReader::new(stdout)).map_while(Result::ok) {
-            if let Message::CompilerArtifact(artifact) = message
-                && artifact.profile.test
-                && let Some(path) = artifact.executable
-                && let Some(package) = marked.get(&artifact.package_id)
-            {
-                let target = artifact.target.name;
-                programs.push(TestProgram {
-                    name: name(&package.name, &target),
-                    // As the guest has it, where links are resolved.
-                    path: path.canonicalize_utf8().unwrap_or(path),
-                    folder: package.folder.clone(),
-                    guest: package.guest_tests.contains(&target),
-                });
-            }
+    for artifact in project.build("the tests", &arguments)? {
+        if artifact.profile.test
+            && let Some(path) = artifact.executable
+            && let Some(package) = marked.get(&artifact.package_id)
+        {
+            let target = artifact.target.name;
+            programs.push(TestProgram {
+                name: name(&package.name, &target),
+                // As the guest has it, where links are resolved.
+                path: path.canonicalize_utf8().unwrap_or(path),
+                folder: package.folder.clone(),
+                guest: package.guest_tests.contains(&target),
+            });
         }
-    }
-    let built = cargo.wait().is_ok_and(|status| status.success());
-    if !built {
-        return Err(Error::Project("the tests do not build; see above".into()));
     }
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(programs)
-}
-
-pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 fn name(package: &str, target: &str) -> String {

@@ -10,8 +10,8 @@ use std::os::unix::process::ExitStatusExt;
 use dmashare_vm_init::Exit;
 
 use super::Options;
-use super::build::{TestProgram, cargo};
-use crate::project::Project;
+use super::build::TestProgram;
+use crate::project::{Project, cargo};
 use crate::{Error, Event};
 
 /// Doc tests are compiled one by one, which takes longer than running them.

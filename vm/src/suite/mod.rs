@@ -49,13 +49,14 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
     // What cannot be had is known before anything runs, and what is fetched does
     // not count against a test's deadline.
     let mut guests = Vec::new();
-    for kernel in debian.iter().flat_map(|_| kernels) {
-        let Some(debian) = debian else { break };
-        let guest = project.guest(debian, kernel, true)?;
-        let guest = guest
-            .memory_mib(options.memory_mib)
-            .boot_deadline(options.boot_deadline);
-        guests.push((kernel.as_str(), guest));
+    if let Some(debian) = debian {
+        for kernel in kernels {
+            let guest = project.guest(debian, kernel, true)?;
+            let guest = guest
+                .memory_mib(options.memory_mib)
+                .boot_deadline(options.boot_deadline);
+            guests.push((kernel.as_str(), guest));
+        }
     }
     let programs = build::test_programs(project)?;
     let mut report = Report::default();
