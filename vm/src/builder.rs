@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dmashare_vm_init::{Boot, Module, Mount};
 
 use crate::debian::Kernel;
-use crate::qemu::{Machine, Share};
+use crate::qemu::{Machine, PROGRAM, Share};
 use crate::{Error, Vm, initramfs};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
@@ -178,6 +178,7 @@ impl Builder {
             .iter()
             .map(|(file, _, bytes)| (file.as_str(), bytes.as_slice()));
         let machine = Machine {
+            qemu: self.kernel.debian.tool(PROGRAM)?,
             initramfs: initramfs::build(&boot, contents),
             kernel: self.kernel.vmlinux.clone(),
             command_line: COMMAND_LINE.into(),

@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     Debian(#[from] crate::debian::Error),
     /// A program of the host did not start.
-    #[error("{program} did not start: {source}; `cargo vm` installs what is missing with --yes")]
+    #[error("{program} did not start: {source}; `cargo vm` sees to what is missing")]
     Start {
         /// Its name.
         program: &'static str,

@@ -17,6 +17,7 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::Error;
+use crate::debian::Tool;
 
 /// A folder of the host in the guest.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Share {
 /// What QEMU is to make of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
+    /// How [`PROGRAM`] is called.
+    pub(crate) qemu: Tool,
     pub(crate) kernel: PathBuf,
     pub(crate) command_line: String,
     pub(crate) initramfs: Vec<u8>,
@@ -62,7 +65,7 @@ pub(crate) struct Ended {
 }
 
 /// The program that boots x86-64 guests.
-const PROGRAM: &str = "qemu-system-x86_64";
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 impl Qemu {
     pub(crate) fn start(machine: &Machine) -> Result<Qemu, Error> {
@@ -80,7 +83,7 @@ impl Qemu {
         let mut initramfs = memfd("initramfs")?;
         initramfs.write_all(&machine.initramfs)?;
 
-        let mut command = Command::new(PROGRAM);
+        let mut command = machine.qemu.command(Command::new);
         arguments(&mut command, machine);
         lines(&mut command, &guest_agent, &guest_qmp, &guest_serial);
         command

@@ -35,7 +35,7 @@ program did not start. `cargo vm test` ends with 1 where tests failed.";
 /// Where what a guest is made of comes from.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Sources {
-    /// Install missing packages of the host without asking (as root, or with sudo)
+    /// Install missing packages on the host without asking (as root, or with sudo)
     #[arg(long, short, global = true)]
     pub yes: bool,
     /// Fetch from this Debian mirror instead of the one that the host's apt names
@@ -44,14 +44,15 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// See that the host has what is needed, and open the cache.
+    /// Open the cache, and see that what is needed is on the host or in it.
     ///
     /// # Errors
     /// What is missing, and how to get it.
     pub fn open(&self) -> Result<Debian, Error> {
-        host::ensure(Consent::from_environment(self.yes))?;
         let cache = Cache::open().map_err(debian::Error::from)?;
-        Ok(Debian::new(cache, self.mirror.clone()))
+        let debian = Debian::new(cache, self.mirror.clone());
+        host::ensure(&debian, Consent::from_environment(self.yes))?;
+        Ok(debian)
     }
 }
 

@@ -1,23 +1,14 @@
-//! The few packages that the host itself must have, and their installation.
+//! The few programs that a VM takes of the host, and how a host that lacks
+//! them gets them.
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 
 use rustix::process::geteuid;
 
-use super::{Error, apt, run};
+use super::tools::{self, installed, packages};
+use super::{Debian, Error, apt, run};
 use crate::progress::{Progress, note, size};
-
-/// Programs of the host that a VM takes, and the Debian package of each.
-const NEEDED: [(&str, &str); 5] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("mkfs.erofs", "erofs-utils"),
-    ("depmod", "kmod"),
-    // Part of every Debian; asked for so that another host gets a clear word.
-    ("apt-get", "apt"),
-    ("dpkg-deb", "dpkg"),
-];
 
 /// Whether packages may be installed on the host.
 ///
@@ -62,59 +53,118 @@ impl Consent {
 /// ```
 #[must_use]
 pub fn missing() -> Vec<&'static str> {
-    NEEDED
-        .iter()
-        .map(|(program, _)| *program)
-        .filter(|program| !installed(program))
-        .collect()
+    tools::missing()
 }
 
-/// Sees to it that the host has what a VM takes: installs what is missing with
-/// apt-get, as root or through sudo, after saying what it is and how big.
-/// Nothing is removed or upgraded beyond what apt needs for that.
+/// Sees to it that there is what a VM takes, after saying what is fetched and
+/// how big. What the host lacks is installed with apt-get, as root or through
+/// sudo; nothing is removed or upgraded beyond what apt needs for that. Where
+/// there is no consent or no right to install, or where apt would have to
+/// remove packages, `debian`'s cache gets a copy, and the host stays as it is.
 ///
 /// # Errors
-/// [`Error::NotInstalled`] with the command to run, where there is no consent,
-/// no right to install or no apt; [`Error::Program`] where apt-get fails.
+/// [`Error::NotInstalled`] with the command to run, where there is no apt or
+/// the host cannot run a copy; [`Error::Program`] where apt-get fails;
+/// [`Error::Fetch`] where the copy cannot be had.
 ///
 /// ```no_run
-/// // Not run with the crate's tests: may install QEMU.
+/// // Not run with the crate's tests: may install or fetch QEMU.
+/// use dmashare_vm::cache::Cache;
+/// use dmashare_vm::debian::Debian;
 /// use dmashare_vm::debian::host::{Consent, ensure};
 ///
-/// ensure(Consent::from_environment(false))?;
+/// let debian = Debian::new(Cache::open()?, None);
+/// ensure(&debian, Consent::from_environment(false))?;
 /// # Ok::<(), dmashare_vm::debian::Error>(())
 /// ```
-pub fn ensure(consent: Consent) -> Result<(), Error> {
+pub fn ensure(debian: &Debian, consent: Consent) -> Result<(), Error> {
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
-    let refusal = |more: &str| Error::NotInstalled {
-        programs: missing.iter().map(ToString::to_string).collect(),
-        advice: advice(&missing) + more,
-    };
-    if !installed("apt-get") {
-        return Err(refusal(""));
+    // Without these two a copy cannot be fetched or unpacked either.
+    if ["apt-get", "dpkg-deb"]
+        .iter()
+        .any(|tool| missing.contains(tool))
+    {
+        return Err(not_installed(&missing));
     }
     let packages = packages(&missing);
-    // Ask before anything is done as root, the update of apt's lists included.
-    match consent {
-        Consent::Refused => return Err(refusal(", or pass --yes to have it done")),
-        Consent::Given => {}
-        Consent::Ask => {
-            let size = plan(&packages).map_or_else(|_| String::new(), |plan| format!(" ({plan})"));
-            if !asked(&format!(
-                "install {}{size} on this host?",
+    if tools::there(debian, &packages) {
+        return tools::bring(debian, &packages);
+    }
+    match install_or_not(consent, &packages)? {
+        None => match self::missing() {
+            still if still.is_empty() => Ok(()),
+            still => Err(not_installed(&still)),
+        },
+        // A copy is amd64, as guests are.
+        Some(_) if !cfg!(target_arch = "x86_64") => Err(not_installed(&missing)),
+        Some(hindrance) => {
+            note(&format!(
+                "{hindrance}: the cache gets a copy of {}",
                 packages.join(", ")
-            )) {
-                return Err(refusal(""));
-            }
+            ));
+            tools::bring(debian, &packages)
         }
     }
-    let as_root = AsRoot::find().ok_or_else(|| refusal(": this user may not"))?;
+}
+
+/// What keeps packages from being installed on the host.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Hindrance {
+    #[error("nothing is installed on this host without --yes")]
+    NoWord,
+    #[error("apt would have to remove {}", .0.join(", "))]
+    Removals(Vec<String>),
+    #[error("nothing is installed on this host")]
+    Declined,
+    #[error("this user may not install packages")]
+    NoRight,
+}
+
+/// The way to install, or why there is none. `removals` are what apt would
+/// remove; `ask` and `right` are asked last: both may bother a person.
+fn way<R>(
+    consent: Consent,
+    removals: Vec<String>,
+    ask: impl FnOnce() -> bool,
+    right: impl FnOnce() -> Option<R>,
+) -> Result<R, Hindrance> {
+    if consent == Consent::Refused {
+        return Err(Hindrance::NoWord);
+    }
+    // No consent covers it.
+    if !removals.is_empty() {
+        return Err(Hindrance::Removals(removals));
+    }
+    if consent == Consent::Ask && !ask() {
+        return Err(Hindrance::Declined);
+    }
+    right().ok_or(Hindrance::NoRight)
+}
+
+/// Installs `packages`, or says what keeps them from it.
+fn install_or_not(consent: Consent, packages: &[&str]) -> Result<Option<Hindrance>, Error> {
+    let removals = match consent {
+        Consent::Refused => Vec::new(),
+        // Without lists nothing is known yet: asked again when there are.
+        _ => removals(packages).unwrap_or_default(),
+    };
+    let ask = || {
+        let size = plan(packages).map_or_else(|_| String::new(), |plan| format!(" ({plan})"));
+        asked(&format!(
+            "install {}{size} on this host? Otherwise the cache gets a copy",
+            packages.join(", ")
+        ))
+    };
+    let as_root = match way(consent, removals, ask, AsRoot::find) {
+        Ok(as_root) => as_root,
+        Err(hindrance) => return Ok(Some(hindrance)),
+    };
     // Lists that are absent know no size; lists that are old name files that
     // the mirror no longer has. New lists answer both.
-    if plan(&packages).is_err() || install(as_root, &packages).is_err() {
+    if plan(packages).is_err() || install(as_root, packages).is_err() {
         let what = "updating this host's package lists";
         note(what);
         let mut progress = Progress::spinner(what);
@@ -126,15 +176,19 @@ pub fn ensure(consent: Consent) -> Result<(), Error> {
                 said: said.reason(),
             });
         }
-        plan(&packages)?;
-        install(as_root, &packages)?;
+        let removals = self::removals(packages)?;
+        if !removals.is_empty() {
+            return Ok(Some(Hindrance::Removals(removals)));
+        }
+        install(as_root, packages)?;
     }
-    match self::missing() {
-        still if still.is_empty() => Ok(()),
-        still => Err(Error::NotInstalled {
-            advice: advice(&still),
-            programs: still.iter().map(ToString::to_string).collect(),
-        }),
+    Ok(None)
+}
+
+fn not_installed(programs: &[&str]) -> Error {
+    Error::NotInstalled {
+        programs: programs.iter().map(ToString::to_string).collect(),
+        advice: advice(programs),
     }
 }
 
@@ -157,20 +211,6 @@ pub(super) fn advice(programs: &[&str]) -> String {
     }
 }
 
-fn packages(programs: &[&str]) -> Vec<&'static str> {
-    NEEDED
-        .iter()
-        .filter(|(program, _)| programs.contains(program))
-        .map(|(_, package)| *package)
-        .collect()
-}
-
-fn installed(program: &str) -> bool {
-    run::path()
-        .split(':')
-        .any(|folder| Path::new(folder).join(program).is_file())
-}
-
 /// How many packages apt would fetch for `packages`, and how much.
 fn plan(packages: &[&str]) -> Result<String, Error> {
     let mut command = run::program("apt-get");
@@ -188,6 +228,29 @@ fn plan(packages: &[&str]) -> Result<String, Error> {
         debs.len(),
         size(debs.iter().map(|deb| deb.bytes).sum())
     ))
+}
+
+/// What apt would remove to install `packages`.
+fn removals(packages: &[&str]) -> Result<Vec<String>, Error> {
+    let mut command = run::program("apt-get");
+    // Not INSTALL: with --no-remove apt ends before it says what.
+    command
+        .args(["install", "--simulate", "--no-install-recommends"])
+        .args(packages);
+    Ok(parse_removals(&run::run(&mut command)?))
+}
+
+/// The lines `Remv NAME [VERSION]` of a simulation, `Purg` where apt is
+/// configured so.
+fn parse_removals(simulation: &str) -> Vec<String> {
+    simulation
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            matches!(words.next()?, "Remv" | "Purg").then(|| words.next())?
+        })
+        .map(str::to_owned)
+        .collect()
 }
 
 const INSTALL: [&str; 4] = ["install", "--yes", "--no-install-recommends", "--no-remove"];
@@ -303,6 +366,42 @@ mod tests {
         assert_eq!(status_percent("pmerror:x:10:bad"), None);
         assert_eq!(status_percent("Setting up kmod (30) ..."), None);
         assert_eq!(status_percent("dlstatus"), None);
+    }
+
+    #[test]
+    fn removals_are_read_from_a_simulation() {
+        let simulation = "\
+Reading package lists...
+The following packages will be REMOVED:
+  qemu-utils
+Remv qemu-utils [1:10.0.2+ds-2]
+Purg old-thing [1] []
+Inst qemu-system-x86 (1:7.2 Debian:12 [amd64])
+Conf qemu-system-x86 (1:7.2 Debian:12 [amd64])
+";
+        assert_eq!(parse_removals(simulation), ["qemu-utils", "old-thing"]);
+        assert!(parse_removals("Inst kmod (30 Debian:12 [amd64])\n").is_empty());
+    }
+
+    #[test]
+    fn nothing_is_installed_without_consent_or_at_a_cost() {
+        let never = || -> bool { panic!("asked in vain") };
+        let root = || Some("root");
+        let no_one = || -> Option<&str> { panic!("rights looked for in vain") };
+        let removed = || vec!["qemu-utils".to_owned()];
+
+        assert_eq!(way(Consent::Given, vec![], never, root), Ok("root"));
+        assert_eq!(way(Consent::Ask, vec![], || true, root), Ok("root"));
+        let refused = way(Consent::Refused, vec![], never, no_one);
+        assert_eq!(refused, Err(Hindrance::NoWord));
+        let declined = way(Consent::Ask, vec![], || false, no_one);
+        assert_eq!(declined, Err(Hindrance::Declined));
+        let user = way(Consent::Given, vec![], never, || None::<&str>);
+        assert_eq!(user, Err(Hindrance::NoRight));
+        for consent in [Consent::Given, Consent::Ask] {
+            let hindrance = way(consent, removed(), never, no_one).unwrap_err();
+            assert_eq!(hindrance.to_string(), "apt would have to remove qemu-utils");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apt::{self, Apt, Deb, Lists, Stanza};
 use super::modules::{Index, Texts};
-use super::{Debian, Error, bzimage, plan, run, unpack};
+use super::{Debian, Error, bzimage, pack, plan, run, unpack};
 use crate::cache;
 
 /// Where a version is to be found, most likely. Suites move on: the others are
@@ -46,6 +46,8 @@ pub struct Kernel {
     /// A read-only erofs image of `lib/modules/RELEASE`, to be mounted at
     /// `/usr/lib/modules/RELEASE`.
     pub image: PathBuf,
+    /// What it was made by, and so what boots it.
+    pub(crate) debian: Debian,
 }
 
 /// Which packages a kernel is of.
@@ -159,7 +161,7 @@ impl Kernel {
             .artefact("kernel", &key, bytes * GROWTH, |folder| {
                 let what = format!("kernel {}, Debian {}", plan.release, plan.suite);
                 let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
-                assemble(&debs, &plan.release, &what, folder)
+                assemble(debian, &debs, &plan.release, &what, folder)
             })?;
         Ok(Self {
             name: name.to_owned(),
@@ -169,6 +171,7 @@ impl Kernel {
             vmlinux: folder.join("vmlinux"),
             image: folder.join("modules.erofs"),
             modules: folder,
+            debian: debian.clone(),
         })
     }
 }
@@ -297,7 +300,13 @@ pub(super) fn depends(stanza: &Stanza) -> impl Iterator<Item = &str> {
 }
 
 /// Makes of the packages what [`Kernel`] has.
-fn assemble(debs: &[PathBuf], release: &str, what: &str, folder: &Path) -> Result<(), Error> {
+fn assemble(
+    debian: &Debian,
+    debs: &[PathBuf],
+    release: &str,
+    what: &str,
+    folder: &Path,
+) -> Result<(), Error> {
     let tree = folder.join("tree");
     unpack::packages(debs, what, &tree)?;
     let unpacked = tree.join("usr/lib/modules").join(release);
@@ -327,12 +336,14 @@ fn assemble(debs: &[PathBuf], release: &str, what: &str, folder: &Path) -> Resul
         .map_err(cache::Error::io("make the folder", &modules))?;
     fs::rename(&unpacked, &modules).map_err(cache::Error::io("rename", unpacked))?;
     run::run(
-        run::program("depmod")
+        debian
+            .tool("depmod")?
+            .command(run::program)
             .arg("--basedir")
             .arg(folder)
             .arg(release),
     )?;
-    unpack::image(&modules, &folder.join("modules.erofs"))?;
+    pack::image(debian, &modules, &folder.join("modules.erofs"))?;
     Ok(cache::remove(&tree)?)
 }
 

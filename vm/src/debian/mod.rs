@@ -13,8 +13,8 @@
 //! use dmashare_vm::cache::Cache;
 //! use dmashare_vm::debian::{Debian, Kernel, Root, build_module, host};
 //!
-//! host::ensure(host::Consent::from_environment(false))?;
 //! let debian = Debian::new(Cache::open()?, None);
+//! host::ensure(&debian, host::Consent::from_environment(false))?;
 //! let kernel = Kernel::prepare(&debian, "7.2")?;
 //! let root = Root::prepare(&debian, "trixie", &["kmod", "busybox-static"])?;
 //! println!("{} boots {}", kernel.vmlinux.display(), root.image.display());
@@ -23,10 +23,11 @@
 //! # Ok::<(), dmashare_vm::debian::Error>(())
 //! ```
 //!
-//! Low to high: `run` (child processes) and [`host`] (what must be installed);
-//! `mirror`, `apt` (fetching), `plan` (what was decided, so that it need not be
-//! decided again); `unpack`; then what is made: `bzimage` and `modules` for
-//! [`Kernel`], [`Root`], [`build_module`].
+//! Low to high: `run` (child processes); `mirror`, `apt` (fetching), `plan` (what
+//! was decided, so that it need not be decided again), `unpack`; `tools` (the
+//! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
+//! `pack`; then what is made: `bzimage` and `modules` for [`Kernel`], [`Root`],
+//! [`build_module`].
 
 use std::path::PathBuf;
 
@@ -39,14 +40,17 @@ pub mod host;
 mod kernel;
 mod mirror;
 mod modules;
+mod pack;
 mod plan;
 mod root;
 mod run;
+mod tools;
 mod unpack;
 
 pub use build::build_module;
 pub use kernel::Kernel;
 pub use root::Root;
+pub(crate) use tools::Tool;
 
 /// Where packages come from and where what is made of them is kept.
 ///
@@ -92,7 +96,7 @@ pub enum Error {
         /// Its name.
         program: String,
     },
-    /// Packages of the host are missing, and there was no word to install them.
+    /// Programs are missing on the host that it cannot be given.
     #[error("missing on this host: {}; {}", .programs.join(", "), .advice)]
     NotInstalled {
         /// The programs that are missing.

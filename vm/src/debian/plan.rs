@@ -31,6 +31,12 @@ pub(super) fn file(debian: &Debian, name: &str) -> PathBuf {
         .join(format!("{name}.json"))
 }
 
+/// The plan called `name`, where one was made.
+pub(super) fn recorded<P: DeserializeOwned>(debian: &Debian, name: &str) -> Option<P> {
+    let text = fs::read(file(debian, name)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 /// Makes `what` by the plan called `name`: the recorded one, or one that
 /// `decide` makes from apt's lists, or from fresh ones where the mirror has
 /// moved on.
@@ -52,10 +58,7 @@ fn try_follow<P: Serialize + DeserializeOwned, T>(
     make: impl Fn(&P) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let file = file(debian, name);
-    let recorded: Option<P> = fs::read(&file)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
-    if let Some(plan) = recorded {
+    if let Some(plan) = recorded(debian, name) {
         match make(&plan) {
             Err(Error::Fetch { .. }) => {}
             made => return made,

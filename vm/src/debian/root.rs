@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::apt::{self, Apt, Deb};
-use super::{Debian, Error, plan, unpack};
+use super::{Debian, Error, pack, plan, unpack};
 use crate::cache;
 
 /// Where things are mounted in the guest, whether it is mounted writable or not.
@@ -116,7 +116,7 @@ impl Root {
             let tree = folder.join("tree");
             unpack::packages(&debs, &what, &tree)?;
             finish(&tree)?;
-            unpack::image(&tree, &folder.join("root.erofs"))?;
+            pack::image(debian, &tree, &folder.join("root.erofs"))?;
             Ok::<(), Error>(cache::remove(&tree)?)
         })?;
         Ok(Self {
