@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use dmashare::alloc::{AllocError, Allocate, MAX_NAME, Request};
+use dmashare::alloc::{AllocError, Allocate, MAX_NAME, Request, Way};
 use dmashare::buffer::{Access, Buffer, BufferError, Kind, Mapping, Rows, Seals};
-use dmashare::share::{Fourcc, Frame, Socket};
+use dmashare::share::{Fourcc, Frame, Socket, Transport};
 use rustix::io::Errno;
 
 use crate::held;
@@ -46,6 +46,7 @@ pub fn conformance(way: Arc<dyn Allocate>) -> Vec<Check> {
         ("handles_close_on_exec", handles_close_on_exec),
         ("absurd_requests_are_refused", absurd_requests_are_refused),
         ("mappings_share_memory", mappings_share_memory),
+        ("parts_are_where_they_lie", parts_are_where_they_lie),
         ("access_is_bounded", access_is_bounded),
         ("rows_keep_their_padding", rows_keep_their_padding),
         ("a_socket_passes_it", a_socket_passes_it),
@@ -92,7 +93,15 @@ fn buffer(way: &dyn Allocate, size: u64) -> Result<Buffer, String> {
 }
 
 fn mapping(way: &dyn Allocate, size: u64) -> Result<Mapping, String> {
-    buffer(way, size)?.map(Access::ReadWrite).map_err(text)
+    map(&buffer(way, size)?, Access::ReadWrite)
+}
+
+/// Maps what others can make smaller, too: this process is all they are.
+fn map(buffer: &Buffer, access: Access) -> Result<Mapping, String> {
+    match buffer.kind().is_fixed() {
+        true => buffer.map(access).map_err(text),
+        false => buffer.map_shrinkable(access).map_err(text),
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -135,10 +144,32 @@ fn sizes_are_whole_pages(way: &dyn Allocate) -> Verdict {
         let buffer = buffer(way, size)?;
         equal("size", buffer.size(), size.next_multiple_of(page()))?;
         // The kernel's word once more, by another call.
-        let end = rustix::fs::seek(&buffer, rustix::fs::SeekFrom::End(0)).map_err(text)?;
+        let Ok(fd) = buffer.fd() else {
+            equal("the segment's size", segment_size(&buffer)?, buffer.size())?;
+            continue;
+        };
+        let end = rustix::fs::seek(fd, rustix::fs::SeekFrom::End(0)).map_err(text)?;
         equal("lseek", end, buffer.size())?;
     }
     Ok(())
+}
+
+/// What /proc tells of a segment: its third field, after key and id, is its
+/// mode, and the fourth its size.
+fn segment_size(buffer: &Buffer) -> Result<u64, String> {
+    let id = buffer
+        .segment()
+        .ok_or("neither an fd nor an id")?
+        .to_string();
+    let table = std::fs::read_to_string("/proc/sysvipc/shm").map_err(text)?;
+    let size = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().filter(|field| *field == id)?;
+        fields.nth(1)
+    });
+    size.ok_or("not in /proc/sysvipc/shm")?
+        .parse()
+        .map_err(text)
 }
 
 fn memory_is_zeroed(way: &dyn Allocate) -> Verdict {
@@ -159,13 +190,15 @@ fn memory_is_zeroed(way: &dyn Allocate) -> Verdict {
 fn kind_is_what_the_way_says(way: &dyn Allocate) -> Verdict {
     let kind = buffer(way, 1)?.kind();
     let device = way.allocate(&Request::new(1).for_device());
-    match (way.way().for_devices(), kind, device) {
-        (true, Kind::DmaBuf, Ok(_)) => Ok(()),
-        (false, Kind::Memfd(seals), Err(AllocError::NotForDevices(_))) => ensure(
+    match (way.way(), kind, device) {
+        (way, Kind::DmaBuf, Ok(_)) => ensure("not for devices", way.for_devices()),
+        (Way::Memfd, Kind::Memfd(seals), Err(AllocError::NotForDevices(_))) => ensure(
             "not sealed against changes of its size",
             seals.contains(Seals::SHRINK | Seals::GROW),
         ),
-        (_, kind, device) => Err(format!("{}: {kind:?}, {device:?}", way.way())),
+        (Way::Posix, Kind::Shm, Err(AllocError::NotForDevices(_)))
+        | (Way::SysV, Kind::SysV, Err(AllocError::NotForDevices(_))) => Ok(()),
+        (way, kind, device) => Err(format!("{way}: {kind:?}, {device:?}")),
     }
 }
 
@@ -175,9 +208,18 @@ fn names_are_the_kernels(way: &dyn Allocate) -> Verdict {
         let buffer = way.allocate(&request(way, 1).named(name)).map_err(text)?;
         let shown = match buffer.kind() {
             Kind::DmaBuf => format!("/dmabuf:{name}"),
+            Kind::Shm => format!("/dev/shm/{name}."),
+            Kind::SysV => "System V segment ".to_owned(),
             _ => format!("/memfd:{name}"),
         };
-        equal("name", buffer.name(), shown)?;
+        // Two kinds add a number of their own.
+        match buffer.kind() {
+            Kind::Shm | Kind::SysV => ensure(
+                &format!("named {}", buffer.name()),
+                buffer.name().starts_with(&shown),
+            )?,
+            _ => equal("name", buffer.name(), shown)?,
+        }
     }
     let too_long = way.allocate(&request(way, 1).named("n".repeat(MAX_NAME + 1)));
     ensure(
@@ -188,11 +230,27 @@ fn names_are_the_kernels(way: &dyn Allocate) -> Verdict {
 
 fn size_is_fixed(way: &dyn Allocate) -> Verdict {
     let buffer = buffer(way, 2 * page())?;
-    for size in [0, page(), 3 * page()] {
-        ensure(
-            "its size can be changed",
-            rustix::fs::ftruncate(&buffer, size).is_err(),
-        )?;
+    if way.way() == Way::Posix {
+        // Anyone may change it: none but who says so may map it.
+        let fd = buffer.fd().map_err(text)?;
+        rustix::fs::ftruncate(fd, 3 * page()).map_err(text)?;
+        ensure("said to be fixed", !buffer.kind().is_fixed())?;
+        return ensure(
+            "`map` took what others can make smaller",
+            matches!(
+                buffer.map(Access::Read),
+                Err(BufferError::Shrinkable { .. })
+            ),
+        );
+    }
+    // A segment has no call that could.
+    if let Ok(fd) = buffer.fd() {
+        for size in [0, page(), 3 * page()] {
+            ensure(
+                "its size can be changed",
+                rustix::fs::ftruncate(fd, size).is_err(),
+            )?;
+        }
     }
     ensure("not said to be fixed", buffer.kind().is_fixed())?;
     equal(
@@ -204,8 +262,12 @@ fn size_is_fixed(way: &dyn Allocate) -> Verdict {
 
 fn handles_close_on_exec(way: &dyn Allocate) -> Verdict {
     let buffer = buffer(way, 1)?;
+    if way.way() == Way::SysV {
+        let refused = matches!(buffer.fd(), Err(BufferError::NoFd { .. }));
+        return ensure("a segment with a handle", refused);
+    }
     for buffer in [&buffer, &buffer.try_clone().map_err(text)?] {
-        let flags = rustix::io::fcntl_getfd(buffer).map_err(text)?;
+        let flags = rustix::io::fcntl_getfd(buffer.fd().map_err(text)?).map_err(text)?;
         let close = rustix::io::FdFlags::CLOEXEC;
         ensure("stays open on exec", flags.contains(close))?;
     }
@@ -224,8 +286,8 @@ fn absurd_requests_are_refused(way: &dyn Allocate) -> Verdict {
             matches!(ask(size), Err(AllocError::TooLarge { .. })),
         )?;
     }
-    // A memfd takes its pages as they are written, and may be larger than the
-    // memory; the others take them at once.
+    // Memory for CPUs takes its pages as they are written, and may be larger
+    // than there is; the others take them at once.
     if way.way().for_devices() {
         ensure(
             "tried to take more memory than there is",
@@ -237,11 +299,8 @@ fn absurd_requests_are_refused(way: &dyn Allocate) -> Verdict {
 
 fn mappings_share_memory(way: &dyn Allocate) -> Verdict {
     let buffer = buffer(way, MIB)?;
-    let mut writer = buffer.map(Access::Write).map_err(text)?;
-    let mut reader = buffer
-        .try_clone()
-        .and_then(|second| second.map(Access::Read))
-        .map_err(text)?;
+    let mut writer = map(&buffer, Access::Write)?;
+    let mut reader = map(&buffer.try_clone().map_err(text)?, Access::Read)?;
     drop(buffer);
     let picture = picture(MIB);
     write(&mut writer, &picture)?;
@@ -249,6 +308,35 @@ fn mappings_share_memory(way: &dyn Allocate) -> Verdict {
     ensure(
         "the other mapping shows other bytes",
         read(&mut reader)? == picture,
+    )
+}
+
+fn parts_are_where_they_lie(way: &dyn Allocate) -> Verdict {
+    let buffer = buffer(way, 3 * page())?;
+    if !buffer.kind().is_fixed() {
+        return ensure(
+            "mapped a part of what others can make smaller",
+            matches!(
+                buffer.map_part(0..1, Access::Read),
+                Err(BufferError::Shrinkable { .. })
+            ),
+        );
+    }
+    let picture = picture(3 * page());
+    write(&mut map(&buffer, Access::Write)?, &picture)?;
+    for part in [0..1, 1..page(), page() - 1..2 * page() + 1, 5..3 * page()] {
+        let mut mapped = buffer.map_part(part.clone(), Access::Read).map_err(text)?;
+        let start = usize::try_from(part.start).map_err(text)?;
+        let end = usize::try_from(part.end).map_err(text)?;
+        ensure(
+            &format!("bytes {part:?} are others"),
+            read(&mut mapped)? == picture[start..end],
+        )?;
+    }
+    let beyond = buffer.map_part(page()..3 * page() + 1, Access::Read);
+    ensure(
+        "mapped a part beyond its end",
+        matches!(beyond, Err(BufferError::Part { .. })),
     )
 }
 
@@ -299,18 +387,33 @@ fn frame() -> Result<Frame, String> {
 }
 
 fn a_socket_passes_it(way: &dyn Allocate) -> Verdict {
+    [Transport::Packet, Transport::Stream]
+        .into_iter()
+        .try_for_each(|transport| {
+            passes_by(way, transport).map_err(|error| format!("{transport:?}: {error}"))
+        })
+}
+
+fn passes_by(way: &dyn Allocate, transport: Transport) -> Verdict {
     let buffer = buffer(way, page())?;
     let picture = picture(page());
-    write(&mut buffer.map(Access::Write).map_err(text)?, &picture)?;
-    let (here, there) = Socket::pair().map_err(text)?;
-    here.send(&frame()?, &[&buffer]).map_err(text)?;
+    write(&mut map(&buffer, Access::Write)?, &picture)?;
+    let (here, there) = Socket::pair_with(transport).map_err(text)?;
+    let sent = here.send(&frame()?, &[&buffer]);
+    if way.way() == Way::SysV {
+        return ensure(
+            &format!("what no socket passes: {sent:?}"),
+            sent.is_err_and(|error| error.to_string().contains("no file descriptor")),
+        );
+    }
+    sent.map_err(text)?;
     let (kind, size) = (buffer.kind(), buffer.size());
     drop(buffer);
     let (frame, buffers) = there.recv().map_err(text)?;
     equal("frame", frame, self::frame()?)?;
     equal("kind", buffers[0].kind(), kind)?;
     equal("size", buffers[0].size(), size)?;
-    let bytes = read(&mut buffers[0].map(Access::Read).map_err(text)?)?;
+    let bytes = read(&mut map(&buffers[0], Access::Read)?)?;
     ensure("the receiver sees other bytes", bytes == picture)
 }
 
@@ -323,7 +426,10 @@ pub fn child() {
     if std::env::args().nth(1).as_deref() != Some(CHILD) {
         return;
     }
-    let done = invert_what_comes_by_stdin();
+    let done = match std::env::args().nth(2) {
+        Some(id) => invert_segment(&id),
+        None => invert_what_comes_by_stdin(),
+    };
     if let Err(error) = &done {
         eprintln!("{error}");
     }
@@ -334,26 +440,40 @@ fn invert_what_comes_by_stdin() -> Verdict {
     let stdin: OwnedFd = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).map_err(text)?;
     let socket = Socket::from_fd(stdin).map_err(text)?;
     let (frame, buffers) = socket.recv().map_err(text)?;
-    let mut mapping = buffers[0].map(Access::ReadWrite).map_err(text)?;
-    let bytes: Vec<u8> = read(&mut mapping)?.iter().map(|byte| !byte).collect();
-    write(&mut mapping, &bytes)?;
+    invert(&buffers[0])?;
     socket.send(&frame, &buffers).map_err(text)
+}
+
+fn invert_segment(id: &str) -> Verdict {
+    let id = id.parse().map_err(text)?;
+    invert(&Buffer::from_segment(id).map_err(text)?)
+}
+
+fn invert(buffer: &Buffer) -> Verdict {
+    let mut mapping = map(buffer, Access::ReadWrite)?;
+    let bytes: Vec<u8> = read(&mut mapping)?.iter().map(|byte| !byte).collect();
+    write(&mut mapping, &bytes)
 }
 
 fn another_process_sees_it(way: &dyn Allocate) -> Verdict {
     let buffer = buffer(way, page())?;
-    let mut mapping = buffer.map(Access::ReadWrite).map_err(text)?;
+    let mut mapping = map(&buffer, Access::ReadWrite)?;
     let picture = picture(page());
     write(&mut mapping, &picture)?;
-    let (here, there) = Socket::pair().map_err(text)?;
-    here.send(&frame()?, &[&buffer]).map_err(text)?;
-    let there = there.as_fd().try_clone_to_owned().map_err(text)?;
     let program = std::env::current_exe().map_err(text)?;
-    let ended = Command::new(program)
-        .arg(CHILD)
-        .stdin(Stdio::from(there))
-        .output()
-        .map_err(text)?;
+    let mut other = Command::new(program);
+    other.arg(CHILD);
+    let (here, there) = Socket::pair().map_err(text)?;
+    match buffer.segment() {
+        // No socket passes it: its id is all there is to tell.
+        Some(id) => other.arg(id.to_string()),
+        None => {
+            here.send(&frame()?, &[&buffer]).map_err(text)?;
+            let there = there.as_fd().try_clone_to_owned().map_err(text)?;
+            other.stdin(Stdio::from(there))
+        }
+    };
+    let ended = other.output().map_err(text)?;
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure(
         &format!("the other process: {said}"),
@@ -497,18 +617,21 @@ fn nothing_leaks(way: &dyn Allocate) -> Verdict {
     for _ in 0..100 {
         round(way)?;
     }
-    equal("fds and mappings", held::by_process()?, before)
+    equal("held", held::by_process()?, before)
 }
 
 /// Allocations that succeed and that fail, mapped, passed on and dropped.
 fn round(way: &dyn Allocate) -> Verdict {
     let buffer = buffer(way, page())?;
-    let mut mapping = buffer.map(Access::ReadWrite).map_err(text)?;
+    let mut mapping = map(&buffer, Access::ReadWrite)?;
     drop(mapping.access(Access::Read).map_err(text)?);
     let (here, there) = Socket::pair().map_err(text)?;
-    here.send(&frame()?, &[&buffer]).map_err(text)?;
-    here.send(&frame()?, &[&buffer]).map_err(text)?; // never received
-    there.recv().map_err(text)?;
+    let sent = here.send(&frame()?, &[&buffer]);
+    if way.way() != Way::SysV {
+        sent.map_err(text)?;
+        here.send(&frame()?, &[&buffer]).map_err(text)?; // never received
+        there.recv().map_err(text)?;
+    }
     let _ = way.allocate(&request(way, 0));
     let _ = way.allocate(&request(way, u64::MAX));
     let _ = way.allocate(&request(way, 1).named("x".repeat(100)));

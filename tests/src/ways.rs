@@ -20,7 +20,7 @@ pub fn trials(more: impl Fn(&Arc<dyn Allocate>) -> Vec<Trial>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for row in probe().rows() {
         let way = row.way;
-        match row.verdict.clone().and_then(|()| way.open()) {
+        match row.verdict.clone().and_then(|_| way.open()) {
             Ok(opened) => {
                 let opened = Arc::from(opened);
                 let checks = conformance(Arc::clone(&opened)).into_iter();

@@ -33,11 +33,14 @@
 //!
 //! From low to high, and a module uses only those above it:
 //! - [`buffer`]: what a shared buffer is, its mapping, and the guard that every
-//!   access of the CPU lives in.
+//!   access of the CPU lives in; sealed memory, which needs none. Feature
+//!   `vm-memory` lends a mapping to programs around the crate of that name.
+//! - [`frame`]: what picture lies in it: size, format, planes.
+//! - [`fence`]: when devices are done with a dma-buf.
 //! - [`alloc`]: the ways to allocate one, and the probe that tells which of
 //!   them work here.
-//! - [`share`]: passing handles with a description of the frame, to a peer who
-//!   is believed nothing.
+//! - [`share`]: passing buffers, frames and bytes in messages, to a peer who is
+//!   believed nothing. Feature `tokio` has the same for tasks.
 //! - `import`: handing a frame to EGL (feature `egl`) and to DRM/KMS (feature
 //!   `drm`). Without features the crate needs no C library but libc.
 //!
@@ -49,6 +52,8 @@ pub mod import;
 
 pub mod alloc;
 pub mod buffer;
+pub mod fence;
+pub mod frame;
 pub mod share;
 mod sys;
 

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use dmashare::Errno;
-use dmashare::share::{Listener, Socket, SocketError};
+use dmashare::share::{Address, Listener, Socket, SocketError, Transport};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 
 /// Leaves a socket at a path, as a process does that was killed.
@@ -56,7 +56,7 @@ fn a_live_one_is_left_alone() {
     for _ in 0..40 {
         assert_eq!(
             Listener::bind(&path).unwrap_err(),
-            SocketError::InUse(path.clone())
+            SocketError::InUse((&path).into())
         );
     }
     for _ in &queue {
@@ -116,7 +116,7 @@ fn one_of_many_wins_a_dead_socket() {
         let (won, lost): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
         assert_eq!(won.len(), 1);
         for error in lost.into_iter().map(Result::unwrap_err) {
-            assert_eq!(error, SocketError::InUse(path.clone()));
+            assert_eq!(error, SocketError::InUse((&path).into()));
         }
         Socket::connect(&path).unwrap();
     }
@@ -181,7 +181,7 @@ fn paths_that_cannot_be() {
         assert!(
             error
                 .to_string()
-                .ends_with("a socket's path has at most 107 bytes"),
+                .ends_with("a socket's address has at most 107 bytes"),
             "{error}"
         );
     }
@@ -197,4 +197,71 @@ fn waiting_has_an_end() {
     let operation = "accept";
     let expected = SocketError::Timeout { operation, after };
     assert_eq!(listener.accept().unwrap_err(), expected);
+}
+
+fn is_os(error: &SocketError, expected: Errno) -> bool {
+    matches!(error, SocketError::Os { source, .. } if *source == expected)
+}
+
+/// One listens under an abstract name at a time, and it is free as soon as that
+/// ends. Any bytes make one.
+#[test]
+fn abstract_names() {
+    let name = format!("dmashare test {}\0\u{7f}", std::process::id());
+    let longest = format!("{name:x<107}");
+    for name in [name, longest].map(Address::abstract_name) {
+        for transport in [Transport::Packet, Transport::Stream, Transport::Packet] {
+            let listener = Listener::bind_with(&name, transport).unwrap();
+            let refused = Listener::bind_with(&name, transport).unwrap_err();
+            assert_eq!(refused, SocketError::InUse(name.clone()));
+            // A connection does not hold the name, the listener alone does.
+            let here = Socket::connect_with(&name, transport).unwrap();
+            let there = listener.accept().unwrap();
+            drop(listener);
+            assert_eq!(here.peer().unwrap(), there.peer().unwrap());
+            let error = Socket::connect_with(&name, transport).unwrap_err();
+            assert!(is_os(&error, Errno::CONNREFUSED), "{error}");
+        }
+    }
+}
+
+#[test]
+fn abstract_names_that_cannot_be() {
+    let empty = Address::abstract_name("");
+    let long = Address::abstract_name([b'x'; 108]);
+    for (address, errno, advice) in [
+        (empty, Errno::INVAL, "an address needs a name"),
+        (
+            long,
+            Errno::NAMETOOLONG,
+            "a socket's address has at most 107 bytes",
+        ),
+    ] {
+        for error in [
+            Listener::bind(&address).unwrap_err(),
+            Socket::connect(&address).unwrap_err(),
+        ] {
+            assert!(is_os(&error, errno), "{error}");
+            assert!(error.to_string().ends_with(advice), "{error}");
+        }
+    }
+}
+
+/// Whoever looks whether a path is in use is no peer of who listens there.
+#[test]
+fn a_refused_bind_troubles_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    for transport in [Transport::Packet, Transport::Stream] {
+        let mut listener = Listener::bind_with(&path, transport).unwrap();
+        listener.set_timeout(Some(Duration::from_millis(50)));
+        for _ in 0..3 {
+            assert!(matches!(Listener::bind(&path), Err(SocketError::InUse(_))));
+        }
+        let accepted = listener.accept();
+        assert!(
+            matches!(accepted, Err(SocketError::Timeout { .. })),
+            "{accepted:?}"
+        );
+    }
 }

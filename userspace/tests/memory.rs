@@ -1,6 +1,6 @@
 //! Buffers, mappings and guards on memory that every kernel has.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use dmashare::Errno;
 use dmashare::alloc::{AllocError, Allocate, DmaHeap, Memfd, Request, Way, allocate, probe};
@@ -18,7 +18,7 @@ fn memory(size: u64) -> Mapping {
 /// A second handle that is open for less.
 fn reopened(buffer: &Buffer, flags: OFlags) -> OwnedFd {
     use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", buffer.as_fd().as_raw_fd());
+    let path = format!("/proc/self/fd/{}", buffer.fd().unwrap().as_raw_fd());
     rustix::fs::open(path, flags | OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap()
 }
 
@@ -27,7 +27,11 @@ fn a_memfd_cannot_change_its_size_or_be_executed() {
     let buffer = memfd(1);
     assert_eq!(buffer.size(), rustix::param::page_size() as u64);
     for size in [0, 1, 1 << 20] {
-        assert_eq!(ftruncate(&buffer, size), Err(Errno::PERM), "{size}");
+        assert_eq!(
+            ftruncate(buffer.fd().unwrap(), size),
+            Err(Errno::PERM),
+            "{size}"
+        );
     }
     let Kind::Memfd(seals) = buffer.kind() else {
         panic!("{:?}", buffer.kind());
@@ -212,7 +216,7 @@ fn an_unsealed_memfd_can_be_sealed_by_its_receiver() {
         }
     );
     // Its owner shrinks it meanwhile: the size is read anew.
-    ftruncate(&buffer, 4096).unwrap();
+    ftruncate(buffer.fd().unwrap(), 4096).unwrap();
     buffer.seal(Seals::SHRINK).unwrap();
     assert_eq!(buffer.size(), 4096);
     assert_eq!(buffer.map(Access::Read).unwrap().size(), 4096);
@@ -276,10 +280,10 @@ fn a_handle_for_reading_maps_for_reading() {
 #[test]
 fn every_handle_closes_on_exec() {
     let buffer = memfd(4096);
-    let plain = rustix::io::dup(&buffer).unwrap();
+    let plain = rustix::io::dup(buffer.fd().unwrap()).unwrap();
     let from_elsewhere = Buffer::from_fd(plain).unwrap();
     for buffer in [&buffer, &buffer.try_clone().unwrap(), &from_elsewhere] {
-        let flags = rustix::io::fcntl_getfd(buffer).unwrap();
+        let flags = rustix::io::fcntl_getfd(buffer.fd().unwrap()).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 }
@@ -296,7 +300,7 @@ fn no_way_gives_less_than_was_asked() {
         }
         Err(AllocError::NoWay(reasons)) => {
             let asked: Vec<Way> = reasons.iter().map(|(way, _)| *way).collect();
-            assert_eq!(asked, [Way::DmaHeap, Way::Udmabuf, Way::Module]);
+            assert_eq!(asked, [Way::DmaHeap, Way::Udmabuf, Way::Module, Way::Dumb]);
         }
         Err(other) => panic!("{other}"),
     }
@@ -311,9 +315,12 @@ fn the_probe_tells_the_truth() {
     let probe = probe();
     for row in probe.rows() {
         let mut request = Request::new(1);
-        request.device = row.way.for_devices();
+        if row.way.for_devices() {
+            request = request.for_device();
+        }
         let allocated = row.way.open().and_then(|way| way.allocate(&request));
-        assert_eq!(allocated.map(drop), row.verdict, "{row}");
+        let told = row.verdict.clone();
+        assert_eq!(allocated.map(drop), told.map(drop), "{row}");
     }
     assert_eq!(probe.to_string().lines().count(), Way::ALL.len(), "{probe}");
 }
@@ -333,4 +340,87 @@ fn a_heap_is_named_by_one_step_of_a_path() {
             "{error}"
         );
     }
+}
+
+/// A segment whose key is gone lives as long as a buffer or a mapping of it.
+#[test]
+fn a_segment_is_a_buffer() {
+    // SAFETY: takes three numbers.
+    let id = unsafe { libc::shmget(libc::IPC_PRIVATE, 5000, 0o600) };
+    assert!(id >= 0);
+    let buffer = Buffer::from_segment(id).unwrap();
+    // SAFETY: IPC_RMID uses no third argument.
+    let removed = unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+    assert_eq!(removed, 0);
+    assert_eq!((buffer.kind(), buffer.size()), (Kind::SysV, 5000));
+    assert_eq!(buffer.segment(), Some(id));
+    assert!(matches!(buffer.fd(), Err(BufferError::NoFd { .. })));
+
+    let again = Buffer::from_segment(id).unwrap();
+    let mut writer = buffer.map_part(4990..5000, Access::Write).unwrap();
+    writer.access(Access::Write).unwrap().fill(7).unwrap();
+    drop((buffer, writer));
+    let mut reader = again.map(Access::Read).unwrap();
+    let mut bytes = [0; 12];
+    let guard = reader.access(Access::Read).unwrap();
+    guard.read_at(4988, &mut bytes).unwrap();
+    assert_eq!(bytes, [0, 0, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+    drop((guard, again));
+    drop(reader);
+    assert!(Buffer::from_segment(id).is_err());
+}
+
+/// What is mapped is the part that was asked for, and no more of it is reached.
+#[test]
+fn parts_are_parts() {
+    let buffer = Memfd::new().allocate(&Request::new(4 * 4096)).unwrap();
+    let mut whole = buffer.map(Access::ReadWrite).unwrap();
+    let bytes: Vec<u8> = (0..4 * 4096u32)
+        .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
+        .collect();
+    whole
+        .access(Access::Write)
+        .unwrap()
+        .write_at(0, &bytes)
+        .unwrap();
+    for part in [
+        0..1,
+        1..2,
+        4095..4097,
+        4096..8192,
+        5000..16384,
+        16383..16384,
+    ] {
+        let mut mapping = buffer.map_part(part.clone(), Access::Read).unwrap();
+        let len = part.end - part.start;
+        assert_eq!(mapping.size(), len);
+        let index = |at: u64| usize::try_from(at).unwrap();
+        let mut read = vec![0; index(len)];
+        let guard = mapping.access(Access::Read).unwrap();
+        guard.read_at(0, &mut read).unwrap();
+        assert_eq!(read, bytes[index(part.start)..index(part.end)]);
+        assert!(guard.read_at(len, &mut [0]).is_err());
+    }
+    for (start, end) in [
+        (0, 0),
+        (2, 1),
+        (0, 16385),
+        (16384, 16385),
+        (u64::MAX - 1, u64::MAX),
+    ] {
+        let refused = buffer.map_part(start..end, Access::Read);
+        assert!(
+            matches!(refused, Err(BufferError::Part { .. })),
+            "{start}..{end}"
+        );
+    }
+}
+
+/// Who made a buffer chose its name: it is shown, and does nothing to a terminal.
+#[test]
+fn names_are_printable() {
+    let fd = memfd_create("a\nfd 1: forged\u{1b}[31m", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&fd, 4096).unwrap();
+    let name = Buffer::from_fd(fd).unwrap().name();
+    assert_eq!(name, r"/memfd:a\nfd 1: forged\u{1b}[31m");
 }

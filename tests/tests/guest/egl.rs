@@ -1,6 +1,5 @@
 //! The GPU reads and draws in the dma-bufs of every way, in place.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use dmashare::alloc::{Allocate, Memfd, Request};
@@ -113,8 +112,8 @@ fn drawn(pixels: &[u8]) -> Vec<u8> {
 
 /// Draws `from` into `to` once.
 fn draw(gpu: &Gpu, from: &Shared, to: &Shared) -> Result<(), EglError> {
-    let texture = gpu.import_texture(&from.frame, &[from.buffer.as_fd()])?;
-    let target = gpu.import_target(&to.frame, &[to.buffer.as_fd()])?;
+    let texture = gpu.import_texture(&from.frame, &[&from.buffer])?;
+    let target = gpu.import_target(&to.frame, &[&to.buffer])?;
     let shader = gpu.shader(SHADER)?;
     gpu.draw(&texture, &target, &shader)?;
     gpu.finish()
@@ -193,10 +192,8 @@ fn draws_no_further(way: &dyn Allocate) -> Verdict {
         ensure(exact.buffer.size() == u64::from(height) * 4096, || {
             format!("{} bytes for {height} pages", exact.buffer.size())
         })?;
-        let texture = gpu
-            .import_texture(&frame, &[exact.buffer.as_fd()])
-            .map_err(text)?;
-        match gpu.import_target(&frame, &[exact.buffer.as_fd()]) {
+        let texture = gpu.import_texture(&frame, &[&exact.buffer]).map_err(text)?;
+        match gpu.import_target(&frame, &[&exact.buffer]) {
             Err(EglError::Block { block: 4, .. }) if height != 4 => {}
             Ok(_) if height == 4 => {}
             other => return Err(format!("{height} rows: {other:?}")),
@@ -209,9 +206,7 @@ fn draws_no_further(way: &dyn Allocate) -> Verdict {
         let all = usize::try_from(rows.bytes()).map_err(text)?;
         room.write(&vec![0x5a; all])?;
         exact.write(&vec![0x10; height as usize * 4096])?;
-        let target = gpu
-            .import_target(&frame, &[room.buffer.as_fd()])
-            .map_err(text)?;
+        let target = gpu.import_target(&frame, &[&room.buffer]).map_err(text)?;
         gpu.draw(&texture, &target, &shader).map_err(text)?;
         gpu.finish().map_err(text)?;
         let pixels = room.read()?;
@@ -231,11 +226,9 @@ fn sees_later_writes(way: &dyn Allocate) -> Verdict {
     let gpu = Gpu::open(&Device::Software).map_err(text)?;
     let (from, to) = (Shared::new(way, frame()?)?, Shared::new(way, frame()?)?);
     let texture = gpu
-        .import_texture(&from.frame, &[from.buffer.as_fd()])
+        .import_texture(&from.frame, &[&from.buffer])
         .map_err(text)?;
-    let target = gpu
-        .import_target(&to.frame, &[to.buffer.as_fd()])
-        .map_err(text)?;
+    let target = gpu.import_target(&to.frame, &[&to.buffer]).map_err(text)?;
     let shader = gpu.shader(SHADER).map_err(text)?;
     for seed in [3, 4, 5] {
         // Written after the import: a copy made then would be stale.
@@ -281,7 +274,7 @@ fn refuses_a_memfd() -> Verdict {
     let frame = frame()?;
     let size = frame.size_of_buffer(0).map_err(text)?;
     let memfd = Memfd::new().allocate(&Request::new(size)).map_err(text)?;
-    match gpu.import_texture(&frame, &[memfd.as_fd()]) {
+    match gpu.import_texture(&frame, &[&memfd]) {
         Err(EglError::Handle(HandleError::NotADmaBuf { index: 0, .. })) => Ok(()),
         other => Err(format!("{other:?}")),
     }
@@ -291,7 +284,7 @@ fn refuses_a_frame_beyond_its_buffer(way: &dyn Allocate) -> Verdict {
     let gpu = Gpu::open(&Device::Software).map_err(text)?;
     let mut shared = Shared::new(way, frame()?)?;
     shared.frame.height += 1;
-    match gpu.import_target(&shared.frame, &[shared.buffer.as_fd()]) {
+    match gpu.import_target(&shared.frame, &[&shared.buffer]) {
         Err(EglError::Handle(HandleError::Frame(_))) => Ok(()),
         other => Err(format!("{other:?}")),
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dmashare::alloc::{self, Way};
+use dmashare::alloc;
 use dmashare::import::drm::Card;
 use dmashare::import::egl::{Device, Gpu};
 use serde::Serialize;
@@ -29,6 +29,72 @@ pub struct Offer {
     pub usable: bool,
     /// What it is; or why it cannot be used, and what would help.
     pub detail: String,
+    /// Of a way to allocate that can be used: what it can do, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// What a way to allocate can do; see [`dmashare::alloc::Offer`].
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Whether devices can import its buffers.
+    pub devices: bool,
+    /// Whether it has contiguous memory.
+    pub contiguous: bool,
+    /// Whether its buffers can be found by a name or a key.
+    pub named: bool,
+    /// Whether its buffers take seals.
+    pub sealable: bool,
+    /// The most bytes that a buffer can have.
+    pub largest: u64,
+    /// Whose limit that is.
+    pub largest_of: String,
+    /// The heaps there are.
+    pub heaps: Vec<String>,
+    /// The cards that have dumb buffers.
+    pub cards: Vec<String>,
+    /// The huge pages it can use.
+    pub huge_pages: Vec<HugePages>,
+}
+
+/// The huge pages of one size.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct HugePages {
+    /// The size of one, in bytes.
+    pub size: u64,
+    /// How many there are.
+    pub total: u64,
+    /// How many are free.
+    pub free: u64,
+}
+
+impl Limits {
+    fn new(offer: &alloc::Offer) -> Limits {
+        let pools = offer.huge_pages.iter();
+        Limits {
+            devices: offer.devices,
+            contiguous: offer.contiguous,
+            named: offer.named,
+            sealable: offer.sealable,
+            largest: offer.largest.bytes,
+            largest_of: offer.largest.of.to_owned(),
+            heaps: offer.heaps.clone(),
+            cards: offer
+                .cards
+                .iter()
+                .map(|card| card.display().to_string())
+                .collect(),
+            huge_pages: pools
+                .map(|pool| HugePages {
+                    size: pool.size.bytes(),
+                    total: pool.total,
+                    free: pool.free,
+                })
+                .collect(),
+        }
+    }
 }
 
 impl Offer {
@@ -41,6 +107,7 @@ impl Offer {
             name: name.into(),
             usable,
             detail,
+            limits: None,
         }
     }
 }
@@ -65,18 +132,14 @@ pub fn probe() -> Probe {
 }
 
 fn ways() -> Vec<Offer> {
-    let usable_for = |way: Way| match way.for_devices() {
-        true => "for CPUs and devices",
-        false => "for CPUs",
-    };
     let probe = alloc::probe();
     let rows = probe.rows().iter();
     rows.map(|row| {
-        let tried = row
-            .verdict
-            .as_ref()
-            .map(|()| usable_for(row.way).to_owned());
-        Offer::new(row.way.name(), tried)
+        let tried = row.verdict.as_ref();
+        Offer {
+            limits: tried.ok().map(Limits::new),
+            ..Offer::new(row.way.name(), tried.map(ToString::to_string))
+        }
     })
     .collect()
 }

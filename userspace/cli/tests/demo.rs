@@ -242,8 +242,10 @@ fn the_probe_tries_every_way() {
         .iter()
         .map(|way| way["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["memfd", "dma_heap", "udmabuf", "module"]);
+    let all = dmashare::alloc::Way::ALL.map(|way| way.name());
+    assert_eq!(names, all);
     assert_eq!(ways[0]["usable"], true);
+    assert_eq!(ways[0]["limits"]["sealable"], true);
     for offer in ["ways", "gpus", "cards"] {
         for offer in probe[offer].as_array().unwrap() {
             assert_ne!(offer["detail"], "", "{offer}");

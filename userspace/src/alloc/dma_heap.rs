@@ -4,11 +4,20 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::{AllocError, Allocate, Request, Way, node};
-use crate::buffer::Buffer;
+use super::{AllocError, Allocate, Feature, Request, Way, node};
+use crate::buffer::{Buffer, Kind};
 use crate::sys;
 
 const FOLDER: &str = "/dev/dma_heap";
+
+/// What the kernel calls its heaps over CMA: the default region from 6.17 on
+/// and before (dma-buf-heaps.rst).
+const CONTIGUOUS: [&str; 4] = [
+    "default_cma_region",
+    "linux,cma",
+    "reserved",
+    "default-pool",
+];
 
 /// Allocates dma-bufs from a heap of `/dev/dma_heap` (linux/dma-heap.h).
 ///
@@ -28,6 +37,7 @@ const FOLDER: &str = "/dev/dma_heap";
 pub struct DmaHeap {
     heap: OwnedFd,
     node: String,
+    contiguous: bool,
 }
 
 impl DmaHeap {
@@ -57,22 +67,94 @@ impl DmaHeap {
             });
         }
         let heap = node::open(&node, &instead())?;
-        Ok(DmaHeap { heap, node })
+        Ok(DmaHeap {
+            heap,
+            node,
+            contiguous: CONTIGUOUS.contains(&name),
+        })
+    }
+
+    /// Opens the first heap that is known to give contiguous memory.
+    ///
+    /// # Errors
+    /// [`AllocError::Cannot`] where there is none: the heap `system` is never
+    /// taken instead. [`AllocError::Os`] where it cannot be opened.
+    ///
+    /// ```
+    /// use dmashare::alloc::DmaHeap;
+    /// match DmaHeap::open_contiguous() {
+    ///     Ok(heap) => println!("{heap:?}"),
+    ///     Err(why) => println!("{why}"),
+    /// }
+    /// ```
+    pub fn open_contiguous() -> Result<DmaHeap, AllocError> {
+        let heaps = DmaHeap::list()?;
+        match heaps
+            .iter()
+            .find(|heap| CONTIGUOUS.contains(&heap.as_str()))
+        {
+            Some(heap) => DmaHeap::open(heap),
+            None => Err(not_contiguous()),
+        }
+    }
+
+    /// The heaps of this system, by name; none where there is no
+    /// `/dev/dma_heap`.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`] where the folder cannot be read.
+    ///
+    /// ```
+    /// use dmashare::alloc::DmaHeap;
+    /// for heap in DmaHeap::list()? {
+    ///     println!("/dev/dma_heap/{heap}");
+    /// }
+    /// # Ok::<(), dmashare::alloc::AllocError>(())
+    /// ```
+    pub fn list() -> Result<Vec<String>, AllocError> {
+        let mut names: Vec<String> = match std::fs::read_dir(FOLDER) {
+            Ok(heaps) => heaps
+                .flatten()
+                .map(|heap| heap.file_name().to_string_lossy().into_owned())
+                .collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                return Err(AllocError::Os {
+                    operation: "readdir",
+                    name: FOLDER.to_owned(),
+                    source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+                    help: String::new(),
+                });
+            }
+        };
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether this heap is known to give contiguous memory.
+    pub fn is_contiguous(&self) -> bool {
+        self.contiguous
     }
 }
 
 /// What to do where a heap is missing.
 fn instead() -> String {
-    let heaps = std::fs::read_dir(FOLDER).into_iter().flatten();
-    let mut names: Vec<String> = heaps
-        .flatten()
-        .map(|heap| heap.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    match names.is_empty() {
-        true => "the kernel needs CONFIG_DMABUF_HEAPS_SYSTEM, which Debian's have from 6.12 on"
+    match DmaHeap::list() {
+        Ok(names) if !names.is_empty() => format!("this system has {}", names.join(" and ")),
+        _ => "the kernel needs CONFIG_DMABUF_HEAPS_SYSTEM, which Debian's have from 6.12 on"
             .to_owned(),
-        false => format!("this system has {}", names.join(" and ")),
+    }
+}
+
+fn not_contiguous() -> AllocError {
+    AllocError::Cannot {
+        way: Way::DmaHeap,
+        what: Feature::Contiguous,
+        why: format!(
+            "a heap over CMA does (CONFIG_DMABUF_HEAPS_CMA, and cma= on the kernel's \
+             command line); {}",
+            instead()
+        ),
     }
 }
 
@@ -82,6 +164,10 @@ impl Allocate for DmaHeap {
     }
 
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
+        request.fits(Way::DmaHeap)?;
+        if request.contiguous && !self.contiguous {
+            return Err(not_contiguous());
+        }
         let size = request.pages_at_hand()?;
         let fd =
             sys::dma_heap::alloc(self.heap.as_fd(), size).map_err(|source| AllocError::Os {
@@ -94,7 +180,7 @@ impl Allocate for DmaHeap {
                 }
                 .to_owned(),
             })?;
-        let buffer = Buffer::from_fd(fd)?;
+        let buffer = Buffer::new(fd, Kind::DmaBuf, size);
         node::name(&buffer, request)?;
         Ok(buffer)
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use rustix::io::Errno;
 
-use super::Way;
+use super::{Feature, HugePages, Way};
 use crate::buffer::BufferError;
 
 /// Why there is no buffer.
@@ -35,6 +35,67 @@ pub enum AllocError {
     /// A buffer for a device was asked of a way that has none.
     #[error("no device can import what {0} allocates; ask dma_heap, udmabuf or module")]
     NotForDevices(Way),
+    /// Something was asked for that this way never has.
+    #[error("{way} cannot give {what}: {why}")]
+    Cannot {
+        /// The way.
+        way: Way,
+        /// What was asked for.
+        what: Feature,
+        /// Why it cannot, and what would help.
+        why: String,
+    },
+    /// The kernel has not set so many huge pages aside.
+    #[error("{needed} huge pages of {size} are needed: {}", size.advice(*needed, *free))]
+    NoHugePages {
+        /// Their size.
+        size: HugePages,
+        /// How many are needed.
+        needed: u64,
+        /// How many there are to take; `None` where the kernel has none of this
+        /// size at all.
+        free: Option<u64>,
+    },
+    /// A driver lays rows out in its own way.
+    #[error(
+        "{card} gives rows a stride of {theirs} bytes, but the frame has {ours}; \
+         describe the frame with that stride, or ask another way"
+    )]
+    Stride {
+        /// The device node.
+        card: String,
+        /// The stride of the frame, in bytes.
+        ours: u32,
+        /// The stride of the driver, in bytes.
+        theirs: u32,
+    },
+    /// The CPU was to use it, but its exporter lets it be mapped by no one.
+    #[error(
+        "{name} cannot be mapped for the CPU, its driver refuses: {source}; \
+         ask another way, or without CPU_READ and CPU_WRITE"
+    )]
+    Unmappable {
+        /// The buffer.
+        name: String,
+        /// What it said.
+        source: BufferError,
+    },
+    /// A buffer was to be made of too many pieces.
+    #[error("{count} pieces are more than {of}, {limit}; use fewer, or raise that")]
+    TooMany {
+        /// How many pieces.
+        count: usize,
+        /// How many there can be.
+        limit: usize,
+        /// Whose limit it is.
+        of: &'static str,
+    },
+    /// A file whose numbers make the key that is none.
+    #[error("{path} gives the key 0, which is IPC_PRIVATE; take another project number or file")]
+    PrivateKey {
+        /// The file.
+        path: String,
+    },
     /// The kernel refused.
     #[error("{name}: {operation}: {source}{}{help}", if help.is_empty() { "" } else { "; " })]
     Os {

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::{AllocError, Allocate, Request, Way, node};
-use crate::buffer::Buffer;
+use super::{AllocError, Allocate, Limit, Request, Way, limit, node};
+use crate::buffer::{Buffer, Kind};
 use crate::sys;
 
 const NODE: &str = "/dev/dmashare";
@@ -39,12 +39,21 @@ impl Module {
     }
 }
 
+/// The most that one buffer can have.
+pub(super) fn largest() -> Option<Limit> {
+    limit::of_module(
+        "/sys/module/dmashare/parameters/max_buffer_mb",
+        "max_buffer_mb of the module dmashare (/sys/module/dmashare/parameters)",
+    )
+}
+
 impl Allocate for Module {
     fn way(&self) -> Way {
         Way::Module
     }
 
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
+        request.fits(Way::Module)?;
         let size = request.pages_at_hand()?;
         let fd =
             sys::module::alloc(self.device.as_fd(), size).map_err(|source| AllocError::Os {
@@ -59,7 +68,7 @@ impl Allocate for Module {
                 }
                 .to_owned(),
             })?;
-        let buffer = Buffer::from_fd(fd)?;
+        let buffer = Buffer::new(fd, Kind::DmaBuf, size);
         node::name(&buffer, request)?;
         Ok(buffer)
     }

@@ -2,7 +2,7 @@
 //! where that fails, and naming the dma-buf that came of it.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -56,7 +56,7 @@ fn group_name(gid: u32) -> Option<String> {
 
 /// Gives a new dma-buf the name that was asked for.
 pub(super) fn name(buffer: &Buffer, request: &Request) -> Result<(), AllocError> {
-    sys::dma_buf::set_name(buffer.as_fd(), &request.c_name()?).map_err(|source| AllocError::Os {
+    sys::dma_buf::set_name(buffer.fd()?, &request.c_name()?).map_err(|source| AllocError::Os {
         operation: "DMA_BUF_SET_NAME",
         name: buffer.name(),
         source,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AllocError, Request, Way};
+use super::{AllocError, Offer, Request, Way};
 
 /// Which ways to allocate work on this system, and what would help the others.
 ///
@@ -18,8 +18,9 @@ pub struct Probe {
 pub struct Row {
     /// The way.
     pub way: Way,
-    /// Whether it gave a page of memory; if not, why, and what would help.
-    pub verdict: Result<(), AllocError>,
+    /// What it offers, found out by allocating a page; if it gave none, why,
+    /// and what would help.
+    pub verdict: Result<Offer, AllocError>,
 }
 
 /// Tries each way, by allocating a page and giving it back.
@@ -28,7 +29,8 @@ pub struct Row {
 /// use dmashare::alloc::{Way, probe};
 /// let probe = probe();
 /// println!("{probe}");
-/// assert!(probe.row(Way::Memfd).verdict.is_ok());
+/// let memfd = probe.row(Way::Memfd).verdict.as_ref().unwrap();
+/// assert!(memfd.sealable && !memfd.devices);
 /// ```
 pub fn probe() -> Probe {
     let rows = Way::ALL.map(|way| Row {
@@ -38,11 +40,13 @@ pub fn probe() -> Probe {
     Probe { rows: rows.into() }
 }
 
-fn try_out(way: Way) -> Result<(), AllocError> {
+fn try_out(way: Way) -> Result<Offer, AllocError> {
     let mut request = Request::new(1).named("dmashare probe");
-    request.device = way.for_devices();
-    way.open()?.allocate(&request)?;
-    Ok(())
+    if way.for_devices() {
+        request = request.for_device();
+    }
+    let buffer = way.open()?.allocate(&request)?;
+    Offer::new(way, buffer.kind())
 }
 
 impl Probe {
@@ -64,7 +68,7 @@ impl Probe {
     /// ```
     /// # use dmashare::alloc::{Way, probe};
     /// match &probe().row(Way::Udmabuf).verdict {
-    ///     Ok(()) => println!("/dev/udmabuf works"),
+    ///     Ok(offer) => println!("/dev/udmabuf gives up to {} bytes", offer.largest.bytes),
     ///     Err(why) => println!("{why}"),
     /// }
     /// ```
@@ -92,7 +96,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<9}", self.way)?;
         match &self.verdict {
-            Ok(()) => f.write_str("usable"),
+            Ok(offer) => write!(f, "usable, {offer}"),
             Err(reason) => write!(f, "{reason}"),
         }
     }

@@ -1,15 +1,25 @@
 //! A dma-buf over a memfd's pages: `/dev/udmabuf`.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::{AllocError, Allocate, Request, Way, memfd, node};
-use crate::buffer::Buffer;
+use super::{AllocError, Allocate, Limit, Request, Way, limit, memfd, node};
+use crate::buffer::{Buffer, BufferError, Kind};
 use crate::sys;
 
 const NODE: &str = "/dev/udmabuf";
-const LIMIT: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
+const LIST_LIMIT: &str = "/sys/module/udmabuf/parameters/list_limit";
+
+/// A part of a memfd, to make a dma-buf of.
+#[derive(Clone, Debug)]
+pub struct Piece<'b> {
+    /// The memfd.
+    pub memfd: &'b Buffer,
+    /// Which of its bytes, in whole pages.
+    pub range: Range<u64>,
+}
 
 /// Allocates dma-bufs through `/dev/udmabuf` (linux/udmabuf.h), or makes them
 /// of memfds that exist.
@@ -60,24 +70,80 @@ impl Udmabuf {
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
     pub fn export(&self, memfd: &Buffer) -> Result<Buffer, AllocError> {
-        within_limit(memfd.size())?;
-        let fd = sys::udmabuf::create(self.device.as_fd(), memfd.as_fd(), 0, memfd.size())
-            .map_err(|source| AllocError::Os {
-                operation: "UDMABUF_CREATE",
-                name: NODE.to_owned(),
-                source,
-                help: match source {
-                    Errno::INVAL => {
-                        "the memfd must be whole pages, sealed with F_SEAL_SHRINK \
-                         and not against writing"
-                    }
-                    Errno::BADFD => "only a memfd can become a udmabuf",
-                    Errno::NOMEM => "free memory, or ask for less",
-                    _ => "",
-                }
-                .to_owned(),
-            })?;
-        Ok(Buffer::from_fd(fd)?)
+        let range = 0..memfd.size();
+        self.export_pieces(&[Piece { memfd, range }])
+    }
+
+    /// Makes one dma-buf of parts of memfds, in this order: they need not lie
+    /// together, and one may come twice. Each is whole pages of its memfd,
+    /// which may lie in huge pages from Linux 6.12 on.
+    ///
+    /// # Errors
+    /// [`AllocError::Empty`] for no pieces, [`AllocError::TooMany`] above the
+    /// module's `list_limit`, and those of [`export`](Self::export).
+    ///
+    /// ```no_run
+    /// // Not run: needs /dev/udmabuf.
+    /// use dmashare::alloc::{Allocate, Memfd, Piece, Request, Udmabuf};
+    /// let memfd = Memfd::new().allocate(&Request::new(1 << 20))?;
+    /// let ring = Udmabuf::open()?.export_pieces(&[
+    ///     Piece { memfd: &memfd, range: 65536..1 << 20 },
+    ///     Piece { memfd: &memfd, range: 0..65536 },
+    /// ])?;
+    /// assert_eq!(ring.size(), 1 << 20);
+    /// # Ok::<(), dmashare::alloc::AllocError>(())
+    /// ```
+    pub fn export_pieces(&self, pieces: &[Piece<'_>]) -> Result<Buffer, AllocError> {
+        let mut items = Vec::with_capacity(pieces.len());
+        let mut total = 0u64;
+        for Piece { memfd, range } in pieces {
+            let size = range.end.saturating_sub(range.start);
+            if size == 0 || range.end > memfd.size() {
+                return Err(AllocError::Buffer(BufferError::Part {
+                    name: memfd.name(),
+                    offset: range.start,
+                    len: size,
+                    size: memfd.size(),
+                }));
+            }
+            total = total.saturating_add(size);
+            items.push((memfd.fd()?, range.start, size));
+        }
+        if items.is_empty() {
+            return Err(AllocError::Empty);
+        }
+        within_list_limit(items.len())?;
+        within_limit(total)?;
+        let device = self.device.as_fd();
+        let (operation, made) = match items[..] {
+            [(memfd, offset, size)] => (
+                "UDMABUF_CREATE",
+                sys::udmabuf::create(device, memfd, offset, size),
+            ),
+            _ => (
+                "UDMABUF_CREATE_LIST",
+                sys::udmabuf::create_list(device, &items),
+            ),
+        };
+        let fd = made.map_err(|source| AllocError::Os {
+            operation,
+            name: NODE.to_owned(),
+            source,
+            help: help(source).to_owned(),
+        })?;
+        Ok(Buffer::new(fd, Kind::DmaBuf, total))
+    }
+}
+
+fn help(source: Errno) -> &'static str {
+    match source {
+        Errno::INVAL => {
+            "the memfd must be whole pages, sealed with F_SEAL_SHRINK and not against \
+             writing; in huge pages it takes Linux 6.12"
+        }
+        Errno::BADFD => "only a memfd can become a udmabuf; in huge pages it takes Linux 6.12",
+        Errno::NOMEM => "free memory, or ask for less",
+        _ => "",
     }
 }
 
@@ -87,22 +153,39 @@ impl Allocate for Udmabuf {
     }
 
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
-        within_limit(request.pages_at_hand()?)?;
+        request.fits(Way::Udmabuf)?;
+        within_limit(match request.huge_pages {
+            // Set aside already: no other memory is taken.
+            Some(_) => request.whole_pages()?,
+            None => request.pages_at_hand()?,
+        })?;
         let buffer = self.export(&memfd::create(request)?)?;
         node::name(&buffer, request)?;
         Ok(buffer)
     }
 }
 
+/// The most that one buffer can have; unknown before the module is loaded.
+pub(super) fn largest() -> Option<Limit> {
+    limit::of_module(
+        "/sys/module/udmabuf/parameters/size_limit_mb",
+        "size_limit_mb of the module udmabuf (/sys/module/udmabuf/parameters)",
+    )
+}
+
 /// The kernel's own answer would be an EINVAL among many.
 fn within_limit(size: u64) -> Result<(), AllocError> {
-    let limit = std::fs::read_to_string(LIMIT).ok();
-    let limit = limit.and_then(|mib| mib.trim().parse::<u64>().ok());
-    match limit.map(|mib| mib.saturating_mul(1 << 20)) {
-        Some(limit) if size > limit => Err(AllocError::TooLarge {
-            size,
+    largest().map_or(Ok(()), |limit| limit.admits(size))
+}
+
+/// As above, for the number of pieces.
+fn within_list_limit(count: usize) -> Result<(), AllocError> {
+    let limit = std::fs::read_to_string(LIST_LIMIT).ok();
+    match limit.and_then(|limit| limit.trim().parse::<usize>().ok()) {
+        Some(limit) if count > limit => Err(AllocError::TooMany {
+            count,
             limit,
-            of: "udmabuf takes (/sys/module/udmabuf/parameters/size_limit_mb)",
+            of: "list_limit of the module udmabuf (/sys/module/udmabuf/parameters)",
         }),
         _ => Ok(()),
     }

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::{Access, Rows};
+use super::{Access, Rows, Seals};
 
 /// Why a buffer could not be examined, mapped or accessed.
 ///
@@ -28,6 +28,56 @@ pub enum BufferError {
         name: String,
         /// What it is instead.
         what: &'static str,
+    },
+    /// A System V segment has no file descriptor.
+    #[error(
+        "{name} has no file descriptor, so no socket passes it and no device imports it; \
+         tell its key or id, or share another kind of buffer"
+    )]
+    NoFd {
+        /// The segment.
+        name: String,
+    },
+    /// Only a dma-buf has this.
+    #[error(
+        "{name} is no dma-buf: no device works on it, and it has neither fences nor an exporter"
+    )]
+    NotADmaBuf {
+        /// The object, as the kernel names it.
+        name: String,
+    },
+    /// Only a memfd or a file on tmpfs is read and written by system calls.
+    #[error("{name} is no file that could be read or written; map it")]
+    NotAFile {
+        /// The object, as the kernel names it.
+        name: String,
+    },
+    /// Someone can still write to this memory, or make it smaller.
+    #[error(
+        "{name} is not sealed: it lacks {}; seal it (only a memfd can be), or read it through a guard",
+        names(*missing)
+    )]
+    NotSealed {
+        /// The object, as the kernel names it.
+        name: String,
+        /// The seals that it lacks.
+        missing: Seals,
+    },
+    /// A dma-buf does not take this name.
+    #[error("{name:?} cannot name a dma-buf: it has {problem}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The kernel told something of a dma-buf that makes no sense.
+    #[error("{name}: its fdinfo has a line that is not understood: {line:?}")]
+    FdInfo {
+        /// The object, as the kernel names it.
+        name: String,
+        /// The line.
+        line: String,
     },
     /// The buffer has no bytes.
     #[error("{name} has a size of 0 bytes; set its size before it is shared")]
@@ -63,15 +113,37 @@ pub enum BufferError {
         /// Its size in bytes.
         size: u64,
     },
-    /// An access beyond the end of the mapping.
-    #[error("{len} bytes at offset {offset} do not fit a mapping of {size} bytes")]
+    /// A part to map that is empty, or does not lie within its buffer.
+    #[error("{name}: {len} bytes at offset {offset} are no part of its {size} bytes")]
+    Part {
+        /// The object, as the kernel names it.
+        name: String,
+        /// The first byte asked for.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+        /// The size of the buffer in bytes.
+        size: u64,
+    },
+    /// An access beyond the end of the mapping, or of the buffer.
+    #[error("{len} bytes at offset {offset} do not fit {size} bytes")]
     Range {
         /// The first byte asked for.
         offset: u64,
         /// How many bytes.
         len: u64,
-        /// The size of the mapping in bytes.
+        /// The size in bytes.
         size: u64,
+    },
+    /// An atomic that does not lie where the CPU can access it in one piece.
+    #[error(
+        "offset {offset} lies on no multiple of {align} bytes in memory, as an atomic of this size must"
+    )]
+    Alignment {
+        /// Its offset in the mapping.
+        offset: u64,
+        /// What its address must be a multiple of.
+        align: usize,
     },
     /// These rows overlap each other, or end beyond what a `u64` can say.
     #[error("{} rows of {} bytes with a stride of {} are no picture", .0.count, .0.row, .0.stride)]
@@ -92,6 +164,16 @@ pub enum BufferError {
         /// What there is.
         granted: Access,
     },
+}
+
+/// Seals as fcntl(2) names them.
+fn names(seals: Seals) -> String {
+    let mut names = String::new();
+    for (name, _) in seals.iter_names() {
+        let and = if names.is_empty() { "" } else { " and " };
+        names.extend([and, "F_SEAL_", name]);
+    }
+    names
 }
 
 /// What to do where errno alone does not say it.

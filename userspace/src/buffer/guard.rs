@@ -4,13 +4,14 @@ use rustix::io::Errno;
 use std::os::fd::AsFd;
 
 use super::handle::os;
-use super::{Access, BufferError, Mapping, Rows, copy};
+use super::region::Region;
+use super::{Access, BufferError, Mapping, Rows};
 use crate::sys::dma_buf::{self, SyncFlags};
 
 /// One CPU access to a [`Mapping`]: begun when it is made, ended when it is
 /// dropped, also by a panic.
 ///
-/// Its methods copy. Bytes that someone else writes at the same moment come
+/// Most of its methods copy. Bytes that someone else writes at the same moment come
 /// out old, new or mixed, but the program stays sound.
 #[must_use = "the access ends when the guard is dropped"]
 #[derive(Debug)]
@@ -70,12 +71,7 @@ impl<'m> Guard<'m> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), BufferError> {
-        self.access.grant(Access::Read)?;
-        let from = self.range(offset, into.len() as u64)?;
-        // SAFETY: `range` found these bytes inside of the mapping, and every
-        // mapping can be read.
-        unsafe { copy::load(from, into) };
-        Ok(())
+        self.region().read_at(offset, into)
     }
 
     /// Copies `from` to the bytes from `offset` on.
@@ -95,12 +91,7 @@ impl<'m> Guard<'m> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn write_at(&mut self, offset: u64, from: &[u8]) -> Result<(), BufferError> {
-        self.access.grant(Access::Write)?;
-        let into = self.range(offset, from.len() as u64)?;
-        // SAFETY: `range` found these bytes inside of the mapping, and the
-        // guard is for writing, which the mapping then is too.
-        unsafe { copy::store(from, into) };
-        Ok(())
+        self.region().write_at(offset, from)
     }
 
     /// Sets every byte of the mapping.
@@ -121,10 +112,7 @@ impl<'m> Guard<'m> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fill(&mut self, byte: u8) -> Result<(), BufferError> {
-        self.access.grant(Access::Write)?;
-        // SAFETY: the whole mapping, and as in `write_at`.
-        unsafe { copy::fill(self.mapping.as_ptr(), self.mapping.bytes(), byte) };
-        Ok(())
+        self.region().fill(byte)
     }
 
     /// Copies a picture's rows into `into`, where they touch each other.
@@ -147,12 +135,7 @@ impl<'m> Guard<'m> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_rows(&self, rows: Rows, into: &mut [u8]) -> Result<(), BufferError> {
-        self.access.grant(Access::Read)?;
-        let row = self.rows(rows, into.len())?;
-        for (at, into) in rows.starts().zip(into.chunks_exact_mut(row)) {
-            self.read_at(at, into)?;
-        }
-        Ok(())
+        self.region().read_rows(rows, into)
     }
 
     /// Copies a picture's rows from `from`, where they touch each other. What
@@ -175,86 +158,16 @@ impl<'m> Guard<'m> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn write_rows(&mut self, rows: Rows, from: &[u8]) -> Result<(), BufferError> {
-        self.access.grant(Access::Write)?;
-        let row = self.rows(rows, from.len())?;
-        for (at, from) in rows.starts().zip(from.chunks_exact(row)) {
-            self.write_at(at, from)?;
-        }
-        Ok(())
+        self.region().write_rows(rows, from)
     }
 
-    /// The memory itself, without a copy.
-    ///
-    /// # Safety
-    /// While the slice lives nobody may write to this memory: no other mapping
-    /// of it in this process, no other process that holds a handle, and no
-    /// device. Nor may anyone make it smaller. The guard must be for reading.
-    ///
-    /// ```
-    /// # use dmashare::alloc::{Allocate, Memfd, Request};
-    /// # use dmashare::buffer::{Access, BufferError};
-    /// # let mut mapping = Memfd::new().allocate(&Request::new(4096))?.map(Access::ReadWrite)?;
-    /// let guard = mapping.access(Access::Read)?;
-    /// // SAFETY: this process holds the only handle, and the only mapping.
-    /// let bytes = unsafe { guard.as_slice() };
-    /// assert_eq!(bytes.len(), 4096);
-    /// # drop(guard);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub unsafe fn as_slice(&self) -> &[u8] {
-        debug_assert!(self.access.reads());
-        // SAFETY: mapped for as long as self borrows the mapping; the caller
-        // vouches for everyone else.
-        unsafe { std::slice::from_raw_parts(self.mapping.as_ptr(), self.mapping.bytes()) }
-    }
-
-    /// The memory itself, to be written without a copy.
-    ///
-    /// # Safety
-    /// While the slice lives nobody else may read from or write to this memory,
-    /// as in [`as_slice`](Self::as_slice). The guard must be for writing; for a
-    /// guard that is not for reading too, the bytes read are stale.
-    ///
-    /// ```
-    /// # use dmashare::alloc::{Allocate, Memfd, Request};
-    /// # use dmashare::buffer::{Access, BufferError};
-    /// # let mut mapping = Memfd::new().allocate(&Request::new(4096))?.map(Access::ReadWrite)?;
-    /// let mut guard = mapping.access(Access::ReadWrite)?;
-    /// // SAFETY: this process holds the only handle, and the only mapping.
-    /// let bytes = unsafe { guard.as_mut_slice() };
-    /// bytes[..2].copy_from_slice(b"ok");
-    /// # drop(guard);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub unsafe fn as_mut_slice(&mut self) -> &mut [u8] {
-        debug_assert!(self.access.writes());
-        // SAFETY: as above, and mapped for writing since the guard is for it.
-        unsafe { std::slice::from_raw_parts_mut(self.mapping.as_ptr(), self.mapping.bytes()) }
-    }
-
-    /// Where these bytes lie, if they lie inside of the mapping.
-    fn range(&self, offset: u64, len: u64) -> Result<*mut u8, BufferError> {
-        let size = self.mapping.size();
-        let inside = offset.checked_add(len).is_some_and(|end| end <= size);
-        match usize::try_from(offset) {
-            // SAFETY: not beyond the end of the mapping.
-            Ok(offset) if inside => Ok(unsafe { self.mapping.as_ptr().add(offset) }),
-            _ => Err(BufferError::Range { offset, len, size }),
-        }
-    }
-
-    /// The bytes of a row, if all rows lie inside of the mapping and hold just
-    /// what `memory` bytes hold. At least 1, so that one can divide by it.
-    fn rows(&self, rows: Rows, memory: usize) -> Result<usize, BufferError> {
-        let end = rows.end()?;
-        if rows.bytes() != memory as u64 {
-            return Err(BufferError::RowsMemory {
-                rows: rows.bytes(),
-                memory,
-            });
-        }
-        self.range(rows.offset, end - rows.offset)?;
-        Ok(rows.row.max(1) as usize)
+    /// The memory, for the views of it.
+    pub(super) fn region(&self) -> Region<'_> {
+        let (base, len) = (self.mapping.as_ptr(), self.mapping.bytes());
+        // SAFETY: the mapping is borrowed as long as self is, was made for all
+        // of `access` and, like every mapping, for reading; references to its
+        // bytes come from here alone, and borrow self like the region does.
+        unsafe { Region::new(base, len, self.access) }
     }
 
     fn end(&mut self) -> Result<(), BufferError> {
@@ -276,9 +189,7 @@ fn sync(mapping: &Mapping, access: Access, phase: SyncFlags) -> Result<(), Buffe
     let Some(exporter) = mapping.exporter() else {
         return Ok(());
     };
-    let mut flags = phase;
-    flags.set(SyncFlags::READ, access.reads());
-    flags.set(SyncFlags::WRITE, access.writes());
+    let flags = phase | access.sync_flags();
     loop {
         match dma_buf::sync(exporter.as_fd(), flags) {
             // "If interrupted, call again": a signal, or a device that the

@@ -1,10 +1,13 @@
 //! A buffer's handle, and what the kernel says it is.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{self, FileType, FsWord};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
+use super::segment::{self, Segment};
 use super::{Access, BufferError, Mapping};
 use crate::sys::dma_buf;
 
@@ -32,12 +35,16 @@ pub enum Kind {
     /// A file on tmpfs that takes no seals: POSIX shared memory, or a memfd
     /// made without `MFD_ALLOW_SEALING`. The two look the same.
     Shm,
-    /// A file on hugetlbfs, such as a memfd made with `MFD_HUGETLB`.
+    /// A file on hugetlbfs, such as a memfd made with `MFD_HUGETLB`, or a System
+    /// V segment made with `SHM_HUGETLB`.
     ///
     /// [`Seals::SHRINK`] does not make it safe: with `FALLOC_FL_PUNCH_HOLE`
     /// (fallocate(2)) any holder can give its pages back, and what was reserved
     /// for them. There may be none for the next access, and it ends in SIGBUS.
     HugeTlb,
+    /// A System V segment (shmget(2)). Its size is fixed, and it has no file
+    /// descriptor: other processes find it by its key or id.
+    SysV,
 }
 
 impl Kind {
@@ -47,6 +54,7 @@ impl Kind {
     /// ```
     /// use dmashare::buffer::{Kind, Seals};
     /// assert!(Kind::DmaBuf.is_fixed());
+    /// assert!(Kind::SysV.is_fixed());
     /// assert!(Kind::Memfd(Seals::SHRINK | Seals::GROW).is_fixed());
     /// assert!(!Kind::Memfd(Seals::GROW).is_fixed());
     /// assert!(!Kind::Shm.is_fixed());
@@ -54,7 +62,7 @@ impl Kind {
     /// ```
     pub fn is_fixed(self) -> bool {
         match self {
-            Kind::DmaBuf => true,
+            Kind::DmaBuf | Kind::SysV => true,
             Kind::Memfd(seals) => seals.contains(Seals::SHRINK),
             Kind::Shm | Kind::HugeTlb => false,
         }
@@ -71,7 +79,7 @@ impl Kind {
 /// use dmashare::buffer::{Buffer, BufferError, Kind};
 ///
 /// let buffer = Memfd::new().allocate(&Request::new(4096))?;
-/// let again = Buffer::from_fd(buffer.try_clone()?.into_fd())?;
+/// let again = Buffer::from_fd(buffer.try_clone()?.into_fd()?)?;
 /// assert_eq!(again.size(), buffer.size());
 /// assert!(matches!(again.kind(), Kind::Memfd(_)));
 ///
@@ -82,9 +90,15 @@ impl Kind {
 /// ```
 #[derive(Debug)]
 pub struct Buffer {
-    fd: OwnedFd,
+    handle: Handle,
     size: u64,
     kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Handle {
+    Fd(OwnedFd),
+    Segment(Arc<Segment>),
 }
 
 impl Buffer {
@@ -103,10 +117,81 @@ impl Buffer {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn from_fd(fd: OwnedFd) -> Result<Buffer, BufferError> {
+        let buffer = Buffer::examined(fd)?;
+        let fd = buffer.fd()?;
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)
+            .map_err(os("fcntl(F_SETFD)", fd))?;
+        Ok(buffer)
+    }
+
+    /// Takes a handle that closes on exec already, after asking the kernel what
+    /// it is.
+    pub(crate) fn examined(fd: OwnedFd) -> Result<Buffer, BufferError> {
         let (kind, size) = examine(fd.as_fd())?;
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
-            .map_err(os("fcntl(F_SETFD)", fd.as_fd()))?;
-        Ok(Buffer { fd, size, kind })
+        Ok(Buffer::new(fd, kind, size))
+    }
+
+    /// Takes a handle that this crate has just made, closing on exec, of this
+    /// kind and size, so that nobody needs to be asked.
+    pub(crate) fn new(fd: OwnedFd, kind: Kind, size: u64) -> Buffer {
+        Buffer {
+            handle: Handle::Fd(fd),
+            size,
+            kind,
+        }
+    }
+
+    /// Takes a System V segment, by its id (shmget(2)).
+    ///
+    /// It stays attached for as long as this buffer lives, so that its memory
+    /// stays too, even where the segment is removed meanwhile.
+    ///
+    /// # Errors
+    /// [`BufferError::Os`]: `EINVAL` where there is no such segment, `EACCES`
+    /// where this process may not read it.
+    ///
+    /// ```
+    /// use dmashare::buffer::{Buffer, BufferError};
+    /// let refused = Buffer::from_segment(-1);
+    /// assert!(matches!(refused, Err(BufferError::Os { operation: "shmat", .. })));
+    /// ```
+    pub fn from_segment(id: i32) -> Result<Buffer, BufferError> {
+        let segment = Segment::open(id)?;
+        Ok(Buffer {
+            size: segment.size(),
+            kind: match segment.lies_in_huge_pages() {
+                true => Kind::HugeTlb,
+                false => Kind::SysV,
+            },
+            handle: Handle::Segment(Arc::new(segment)),
+        })
+    }
+
+    /// The file descriptor, to be passed or imported.
+    ///
+    /// # Errors
+    /// [`BufferError::NoFd`] for a System V segment.
+    ///
+    /// ```
+    /// # use dmashare::alloc::{Allocate, Memfd, Request};
+    /// let buffer = Memfd::new().allocate(&Request::new(4096))?;
+    /// let stat = rustix::fs::fstat(buffer.fd()?)?;
+    /// assert_eq!(stat.st_size, 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, BufferError> {
+        match &self.handle {
+            Handle::Fd(fd) => Ok(fd.as_fd()),
+            Handle::Segment(_) => Err(BufferError::NoFd { name: self.name() }),
+        }
+    }
+
+    /// The id of a System V segment; `None` for all that has a file descriptor.
+    pub fn segment(&self) -> Option<i32> {
+        match &self.handle {
+            Handle::Fd(_) => None,
+            Handle::Segment(segment) => Some(segment.id()),
+        }
     }
 
     /// The size in bytes, as it was when the handle was examined.
@@ -121,14 +206,45 @@ impl Buffer {
         self.kind
     }
 
-    /// The name the kernel gives it: `/dmabuf:NAME` or `/memfd:NAME`.
-    pub fn name(&self) -> String {
-        describe(self.fd.as_fd())
+    /// The user who owns this memory, and can change who else may use it: by
+    /// fstat(2), or `IPC_STAT`.
+    ///
+    /// What is found by a name or a key can be anyone's, who was there first.
+    ///
+    /// # Errors
+    /// [`BufferError::Os`] where the kernel would not tell.
+    ///
+    /// ```
+    /// # use dmashare::alloc::{Allocate, Memfd, Request};
+    /// let buffer = Memfd::new().allocate(&Request::new(4096))?;
+    /// assert_eq!(buffer.owner()?, rustix::process::geteuid().as_raw());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn owner(&self) -> Result<u32, BufferError> {
+        match &self.handle {
+            Handle::Fd(fd) => Ok(fs::fstat(fd).map_err(os("fstat", fd.as_fd()))?.st_uid),
+            Handle::Segment(segment) => segment.owner(),
+        }
     }
 
-    /// Gives the handle away.
-    pub fn into_fd(self) -> OwnedFd {
-        self.fd
+    /// The name the kernel gives it: `/dmabuf:NAME`, `/memfd:NAME` or a path;
+    /// `System V segment ID` for one of those.
+    pub fn name(&self) -> String {
+        match &self.handle {
+            Handle::Fd(fd) => describe(fd.as_fd()),
+            Handle::Segment(segment) => segment::name(segment.id()),
+        }
+    }
+
+    /// Gives the file descriptor away.
+    ///
+    /// # Errors
+    /// [`BufferError::NoFd`] for a System V segment.
+    pub fn into_fd(self) -> Result<OwnedFd, BufferError> {
+        match self.handle {
+            Handle::Fd(fd) => Ok(fd),
+            Handle::Segment(_) => Err(BufferError::NoFd { name: self.name() }),
+        }
     }
 
     /// A second handle of the same memory.
@@ -145,10 +261,11 @@ impl Buffer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn try_clone(&self) -> Result<Buffer, BufferError> {
-        Ok(Buffer {
-            fd: clone_fd(self.fd.as_fd())?,
-            ..*self
-        })
+        let handle = match &self.handle {
+            Handle::Fd(fd) => Handle::Fd(clone_fd(fd.as_fd())?),
+            Handle::Segment(segment) => Handle::Segment(Arc::clone(segment)),
+        };
+        Ok(Buffer { handle, ..*self })
     }
 
     /// Adds seals to a memfd, and reads its seals and its size anew.
@@ -160,6 +277,7 @@ impl Buffer {
     /// [`BufferError::Os`]: `EPERM` where the memfd is sealed against seals or
     /// the handle is not open for writing, `EINVAL` where this is no memfd,
     /// `EBUSY` where it is mapped for writing and [`Seals::WRITE`] was asked.
+    /// [`BufferError::NoFd`] for a System V segment.
     ///
     /// ```
     /// use dmashare::alloc::{Allocate, Memfd, Request};
@@ -171,8 +289,9 @@ impl Buffer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn seal(&mut self, seals: Seals) -> Result<(), BufferError> {
-        fs::fcntl_add_seals(&self.fd, seals).map_err(os("fcntl(F_ADD_SEALS)", self.fd.as_fd()))?;
-        (self.kind, self.size) = examine(self.fd.as_fd())?;
+        let fd = self.fd()?;
+        fs::fcntl_add_seals(fd, seals).map_err(os("fcntl(F_ADD_SEALS)", fd))?;
+        (self.kind, self.size) = examine(fd)?;
         Ok(())
     }
 
@@ -191,10 +310,30 @@ impl Buffer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn map(&self, access: Access) -> Result<Mapping, BufferError> {
+        self.map_part(0..self.size, access)
+    }
+
+    /// Maps a part of the buffer: the bytes of this range, which need not begin
+    /// or end with a page. Offsets in the mapping count from its start.
+    ///
+    /// # Errors
+    /// [`BufferError::Part`] for what is no part of the buffer, and those of
+    /// [`map`](Self::map).
+    ///
+    /// ```
+    /// use dmashare::alloc::{Allocate, Memfd, Request};
+    /// use dmashare::buffer::Access;
+    /// let buffer = Memfd::new().allocate(&Request::new(1 << 20))?;
+    /// let mut part = buffer.map_part(5000..5004, Access::Write)?;
+    /// part.access(Access::Write)?.write_at(0, b"part")?;
+    /// assert_eq!(part.size(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_part(&self, part: Range<u64>, access: Access) -> Result<Mapping, BufferError> {
         match self.kind {
             Kind::HugeTlb => Err(BufferError::HugeTlb { name: self.name() }),
             kind if !kind.is_fixed() => Err(BufferError::Shrinkable { name: self.name() }),
-            _ => Mapping::new(self, access),
+            _ => Mapping::new(self, self.size, part, access),
         }
     }
 
@@ -202,7 +341,8 @@ impl Buffer {
     /// take its pages away.
     ///
     /// One who does ends this process: an access beyond the end of a file is
-    /// answered with SIGBUS (mmap(2)). Use it for peers that you trust.
+    /// answered with SIGBUS (mmap(2)). Use it for peers that you trust, and
+    /// [`read_at`](Self::read_at) for others.
     ///
     /// # Errors
     /// [`BufferError::Os`] where mmap(2) fails.
@@ -217,20 +357,18 @@ impl Buffer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn map_shrinkable(&self, access: Access) -> Result<Mapping, BufferError> {
-        Mapping::new(self, access)
+        Mapping::new(self, self.size, 0..self.size, access)
     }
-}
 
-impl AsFd for Buffer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 
 /// Asks the kernel what this handle is, and how many bytes it has.
 ///
 /// Its holder's word counts for nothing here, nor does a name in /proc.
-pub(crate) fn examine(fd: BorrowedFd<'_>) -> Result<(Kind, u64), BufferError> {
+pub(super) fn examine(fd: BorrowedFd<'_>) -> Result<(Kind, u64), BufferError> {
     let kind = kind(fd)?;
     // In this order: the size of a memfd that can still shrink says nothing,
     // so the seals that vouch for it are to be older than it.
@@ -242,13 +380,9 @@ pub(crate) fn examine(fd: BorrowedFd<'_>) -> Result<(Kind, u64), BufferError> {
 }
 
 fn kind(fd: BorrowedFd<'_>) -> Result<Kind, BufferError> {
-    // Seals first: only files in memory have them, and who has none is not
-    // asked over FUSE or a network to say so.
-    let seals = match fs::fcntl_get_seals(fd) {
-        Ok(seals) => Some(seals),
-        Err(Errno::INVAL) => None,
-        Err(errno) => return Err(os("fcntl(F_GET_SEALS)", fd)(errno)),
-    };
+    // Seals first: only files in memory have them. What has none is asked where
+    // it lies, which on FUSE or a network waits for whoever serves it.
+    let seals = seals(fd)?;
     let system = fs::fstatfs(fd).map_err(os("fstatfs", fd))?.f_type;
     match seals {
         Some(_) if system == HUGETLBFS => Ok(Kind::HugeTlb),
@@ -260,6 +394,15 @@ fn kind(fd: BorrowedFd<'_>) -> Result<Kind, BufferError> {
             name: describe(fd),
             what: what(fd)?,
         }),
+    }
+}
+
+/// The seals that a handle has now; `None` where there can be none.
+pub(super) fn seals(fd: BorrowedFd<'_>) -> Result<Option<Seals>, BufferError> {
+    match fs::fcntl_get_seals(fd) {
+        Ok(seals) => Ok(Some(seals)),
+        Err(Errno::INVAL) => Ok(None),
+        Err(errno) => Err(os("fcntl(F_GET_SEALS)", fd)(errno)),
     }
 }
 
@@ -287,10 +430,23 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> String {
     match std::fs::read_link(format!("/proc/self/fd/{number}")) {
         Ok(name) => {
             let name = name.to_string_lossy();
-            name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned()
+            printable(name.strip_suffix(" (deleted)").unwrap_or(&name))
         }
         Err(_) => format!("fd {number}"),
     }
+}
+
+/// A name as it can be shown: whoever made a buffer chose it, and can have put
+/// line ends and the commands of terminals into it.
+fn printable(name: &str) -> String {
+    let mut shown = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Turns an errno into an error that names what failed, and on what.

@@ -1,14 +1,18 @@
 //! A buffer's memory, visible to the CPU.
 
-use std::ffi::c_void;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::param::page_size;
 
-use super::handle::{clone_fd, os};
-use super::{Buffer, BufferError, Guard, Kind};
+use super::handle::{Handle, clone_fd, os, seals};
+use super::memory::Memory;
+use super::{Buffer, BufferError, Guard, Kind, Seals};
+use crate::sys::dma_buf::SyncFlags;
 
 /// What the CPU does with the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,14 @@ impl Access {
         self == Access::ReadWrite || self == asked
     }
 
+    /// As the calls of a dma-buf have it.
+    pub(crate) fn sync_flags(self) -> SyncFlags {
+        let mut flags = SyncFlags::empty();
+        flags.set(SyncFlags::READ, self.reads());
+        flags.set(SyncFlags::WRITE, self.writes());
+        flags
+    }
+
     /// `Ok` where all of `asked` is part of it.
     pub(super) fn grant(self, asked: Access) -> Result<(), BufferError> {
         match self.covers(asked) {
@@ -71,7 +83,9 @@ impl fmt::Display for Access {
 /// a [`Guard`], which [`access`](Self::access) opens.
 #[derive(Debug)]
 pub struct Mapping {
-    memory: NonNull<c_void>,
+    memory: Memory,
+    /// Where the part begins in that memory, which begins with a page.
+    start: usize,
     size: usize,
     access: Access,
     /// Who is to be told of accesses: a handle of the dma-buf. Other memory is
@@ -79,46 +93,44 @@ pub struct Mapping {
     exporter: Option<OwnedFd>,
 }
 
-// SAFETY: the memory belongs to no thread, and is reached through `&mut self`.
-unsafe impl Send for Mapping {}
-// SAFETY: a `&Mapping` gives its size and its address, never its bytes.
-unsafe impl Sync for Mapping {}
-
 impl Mapping {
-    pub(super) fn new(buffer: &Buffer, access: Access) -> Result<Mapping, BufferError> {
-        // What Rust reaches through a pointer ends where an isize does, which
-        // on 32 bits is less than what mmap(2) gives.
-        let size = isize::try_from(buffer.size()).map_err(|_| BufferError::AddressSpace {
-            name: buffer.name(),
-            size: buffer.size(),
-        })?;
-        let size = size.cast_unsigned();
-        // mmap(2) wants the handle open for reading whatever is asked, and no
-        // CPU has write-only pages; Write is kept apart for the guards.
-        let protection = match access {
-            Access::Read => ProtFlags::READ,
-            Access::Write | Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+    /// Maps a part of a buffer that has `size` bytes.
+    pub(super) fn new(
+        buffer: &Buffer,
+        size: u64,
+        part: Range<u64>,
+        access: Access,
+    ) -> Result<Mapping, BufferError> {
+        let (offset, len) = (part.start, part.end.saturating_sub(part.start));
+        if len == 0 || part.end > size {
+            return Err(BufferError::Part {
+                name: buffer.name(),
+                offset,
+                len,
+                size,
+            });
+        }
+        let before = offset % page_size() as u64;
+        let (memory, before) = match buffer.handle() {
+            Handle::Fd(fd) => {
+                let whole = pointable(buffer, before + len)?;
+                (map(fd.as_fd(), offset - before, whole, access)?, before)
+            }
+            Handle::Segment(segment) => {
+                let from = pointable(buffer, offset - before)?;
+                let whole = pointable(buffer, before + len)?;
+                let (memory, start) = segment.map(from, whole, access)?;
+                (memory, start as u64 + before)
+            }
         };
         let exporter = match buffer.kind() {
-            Kind::DmaBuf => Some(clone_fd(buffer.as_fd())?),
-            Kind::Memfd(_) | Kind::Shm | Kind::HugeTlb => None,
+            Kind::DmaBuf => Some(clone_fd(buffer.fd()?)?),
+            Kind::Memfd(_) | Kind::Shm | Kind::HugeTlb | Kind::SysV => None,
         };
-        // SAFETY: a new mapping at an address of the kernel's choice touches
-        // no memory that exists.
-        let memory = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                size,
-                protection,
-                MapFlags::SHARED,
-                buffer,
-                0,
-            )
-        }
-        .map_err(os("mmap", buffer.as_fd()))?;
         Ok(Mapping {
-            memory: NonNull::new(memory).expect("mmap without MAP_FIXED never maps address 0"),
-            size,
+            memory,
+            start: pointable(buffer, before)?,
+            size: pointable(buffer, len)?,
             access,
             exporter,
         })
@@ -137,7 +149,9 @@ impl Mapping {
     /// Where it lies, for a C API. Accesses through it belong into a guard's
     /// lifetime, and are the caller's responsibility.
     pub fn as_ptr(&self) -> *mut u8 {
-        self.memory.as_ptr().cast()
+        let base: NonNull<u8> = self.memory.base().cast();
+        // SAFETY: the part begins inside of the memory.
+        unsafe { base.add(self.start) }.as_ptr()
     }
 
     /// Begins an access of the CPU; the guard ends it on drop.
@@ -174,10 +188,43 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: made by `mmap` with this size; guards and slices borrow self.
-        let unmapped = unsafe { munmap(self.memory.as_ptr(), self.size) };
-        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
-    }
+/// mmap(2) of whole pages.
+fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, access: Access) -> Result<Memory, BufferError> {
+    // mmap(2) wants the handle open for reading whatever is asked, and no CPU
+    // has write-only pages; Write is kept apart for the guards.
+    let protection = match access {
+        Access::Read => ProtFlags::READ,
+        Access::Write | Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+    };
+    let anywhere = std::ptr::null_mut();
+    // SAFETY: a new mapping at an address of the kernel's choice touches no
+    // memory that exists.
+    let mmap = |flags| unsafe { mmap(anywhere, len, protection, flags, fd, offset) };
+    let memory = match mmap(MapFlags::SHARED) {
+        // Before 6.7 a handle that is open for writing gives no shared mapping
+        // of what is sealed against it, not even for reading. A private one
+        // shows the same pages, since nobody can write them.
+        Err(Errno::PERM) if access == Access::Read && sealed(fd) => mmap(MapFlags::PRIVATE),
+        memory => memory,
+    };
+    let base = memory.map_err(os("mmap", fd))?;
+    Ok(Memory::Mapped {
+        base: NonNull::new(base).expect("mmap without MAP_FIXED never maps address 0"),
+        len,
+    })
+}
+
+fn sealed(fd: BorrowedFd<'_>) -> bool {
+    matches!(seals(fd), Ok(Some(seals)) if seals.contains(Seals::WRITE))
+}
+
+/// A size or offset as pointers count it. What Rust reaches through one ends
+/// where an isize does, which on 32 bits is less than what mmap(2) gives.
+fn pointable(buffer: &Buffer, size: u64) -> Result<usize, BufferError> {
+    isize::try_from(size)
+        .map(isize::cast_unsigned)
+        .map_err(|_| BufferError::AddressSpace {
+            name: buffer.name(),
+            size: buffer.size(),
+        })
 }

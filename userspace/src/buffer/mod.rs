@@ -1,11 +1,12 @@
 //! What a shared buffer is.
 //!
-//! - A [`Buffer`] owns the handle: a file descriptor, whose [`Kind`] and size
-//!   the kernel was asked for.
+//! - A [`Buffer`] owns the handle: a file descriptor, or the id of a System V
+//!   segment, whose [`Kind`] and size the kernel was asked for.
 //! - A [`Mapping`] makes its memory visible to the CPU. Someone else may write
 //!   to it at any time, so it never gives a safe `&[u8]`.
 //! - A [`Guard`] is one CPU access to it: reads and writes are methods of the
 //!   guard, and a dma-buf is told when the access begins and when it ends.
+//! - [`Sealed`] memory is written by nobody any more, and is a plain `&[u8]`.
 //!
 //! ```
 //! use dmashare::alloc::{Allocate, Memfd, Request};
@@ -35,15 +36,25 @@
 //! ```
 
 mod copy;
+mod dma_buf;
 mod error;
+mod file;
 mod guard;
 mod handle;
 mod mapping;
+mod memory;
+mod region;
 mod rows;
+mod sealed;
+mod segment;
+mod view;
 
+pub use dma_buf::DmaBufInfo;
 pub use error::BufferError;
 pub use guard::Guard;
+pub(crate) use handle::describe;
 pub use handle::{Buffer, Kind, Seals};
-pub(crate) use handle::{describe, examine};
 pub use mapping::{Access, Mapping};
 pub use rows::Rows;
+pub use sealed::Sealed;
+pub use view::Atomic;

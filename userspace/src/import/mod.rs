@@ -5,9 +5,9 @@
 //! | `egl` | GPU, through EGL and OpenGL ES 3 | `egl` | libEGL.so.1, loaded at run time |
 //! | `drm` | screen, through KMS | `drm` | none |
 //!
-//! An importer takes a [`Frame`] and the dma-bufs that it lies in, as borrowed
-//! handles: it keeps its own reference in the kernel or the driver, so the
-//! handles can be closed as soon as the import has returned. Nothing is copied
+//! An importer takes a [`Frame`] and the dma-bufs that it lies in, borrowed: it
+//! keeps its own reference in the kernel or the driver, so these can be dropped
+//! as soon as the import has returned. Nothing is copied
 //! by an import. What a driver does with the memory afterwards is its own
 //! matter; each module says where one is known to copy.
 //!
@@ -15,9 +15,10 @@
 //! come from a peer, and drivers trust what they are told: some that were seen
 //! to crash the process, or the kernel, are named where they are kept from it.
 
+use std::borrow::Borrow;
 use std::os::fd::BorrowedFd;
 
-use crate::buffer::{self, BufferError, Kind};
+use crate::buffer::{Buffer, BufferError, Kind};
 use crate::share::{Frame, FrameError};
 
 #[cfg(feature = "drm")]
@@ -54,21 +55,30 @@ pub enum HandleError {
     },
 }
 
-/// Whether `frame` lies within `handles`, and these are dma-bufs, as the
-/// kernel says.
-fn check(frame: &Frame, handles: &[BorrowedFd<'_>]) -> Result<(), HandleError> {
-    let sizes = handles
-        .iter()
+/// The handles of these buffers, if `frame` lies within them and they are
+/// dma-bufs.
+fn check<'b>(
+    frame: &Frame,
+    buffers: &'b [impl Borrow<Buffer>],
+) -> Result<Vec<BorrowedFd<'b>>, HandleError> {
+    let buffers = || {
+        buffers
+            .iter()
+            .map(|buffer| -> &'b Buffer { buffer.borrow() })
+    };
+    let handles = buffers()
         .enumerate()
-        .map(|(index, &handle)| match buffer::examine(handle)? {
-            (Kind::DmaBuf, size) => Ok(size),
+        .map(|(index, buffer)| match buffer.kind() {
+            Kind::DmaBuf => Ok(buffer.fd()?),
             _ => Err(HandleError::NotADmaBuf {
                 index,
-                name: buffer::describe(handle),
+                name: buffer.name(),
             }),
         });
-    let sizes = sizes.collect::<Result<Vec<u64>, HandleError>>()?;
-    Ok(frame.check(&sizes)?)
+    let handles = handles.collect::<Result<Vec<_>, _>>()?;
+    let sizes: Vec<u64> = buffers().map(Buffer::size).collect();
+    frame.check(&sizes)?;
+    Ok(handles)
 }
 
 /// A frame in words, for errors.
@@ -90,28 +100,27 @@ fn words(frame: &Frame) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alloc::{Allocate, Memfd, Request};
     use crate::share::Fourcc;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_memfd_is_refused_before_a_driver_sees_it() {
-        let memfd = rustix::fs::memfd_create("frame", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&memfd, 4096).unwrap();
+        let request = Request::new(4096).named("frame");
+        let memfd = Memfd::new().allocate(&request).unwrap();
         let frame = Frame::packed(8, 8, Fourcc::XRGB8888).unwrap();
-        assert_eq!(
-            check(&frame, &[memfd.as_fd()]),
-            Err(HandleError::NotADmaBuf {
-                index: 0,
-                name: "/memfd:frame".into()
-            })
-        );
+        let refused = HandleError::NotADmaBuf {
+            index: 0,
+            name: "/memfd:frame".into(),
+        };
+        assert_eq!(check(&frame, &[memfd]).unwrap_err(), refused);
     }
 
     #[test]
-    fn a_frame_without_handles_is_refused() {
+    fn a_frame_without_buffers_is_refused() {
         let frame = Frame::packed(8, 8, Fourcc::XRGB8888).unwrap();
+        let none: &[Buffer] = &[];
         assert!(matches!(
-            check(&frame, &[]),
+            check(&frame, none),
             Err(HandleError::Frame(FrameError::Buffer { count: 0, .. }))
         ));
     }

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::FrameError;
 use super::codec::CodecError;
+use super::{Address, FrameError, Peer, Policy};
 use crate::buffer::BufferError;
 
-/// Why a frame did not pass.
+/// Why a message did not pass.
 ///
 /// Handles that came with a refused message are closed. After
-/// [`Codec`](Self::Codec), [`Control`](Self::Control),
-/// [`Handles`](Self::Handles), [`Buffer`](Self::Buffer) and
-/// [`Frame`](Self::Frame) the connection can be used on: a message is received
-/// whole or not at all.
+/// [`Codec`](Self::Codec), [`Sequence`](Self::Sequence),
+/// [`Control`](Self::Control), [`Misplaced`](Self::Misplaced),
+/// [`Handles`](Self::Handles), [`Buffer`](Self::Buffer), [`Size`](Self::Size),
+/// [`Frame`](Self::Frame), [`Shape`](Self::Shape) and
+/// [`Timeout`](Self::Timeout) of a receiver the connection can be used on:
+/// a message is taken from it whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
@@ -24,23 +26,29 @@ pub enum SocketError {
     Os {
         /// The system call.
         operation: &'static str,
-        /// The socket's path, or the kernel's name for it.
+        /// The socket's address, or the kernel's name for it.
         name: String,
         /// What the kernel said.
         source: Errno,
     },
-    /// Another process listens at this path.
-    #[error("{0:?}: another process listens there; end it, or choose another path")]
-    InUse(PathBuf),
+    /// Another process listens at this address.
+    #[error("{0}: another process listens there; end it, or choose another address")]
+    InUse(Address),
     /// Something that is no socket has this path; it is left alone.
     #[error("{0:?}: this is no socket, so it is left alone; choose another path")]
     NotASocket(PathBuf),
-    /// The handle is not a socket that keeps messages apart.
-    #[error("{0} is no UNIX socket of type SOCK_SEQPACKET; make one by Socket::pair or connect")]
-    NotSeqpacket(String),
+    /// The handle is not a socket that carries messages.
+    #[error(
+        "{0} is no UNIX socket of type SOCK_SEQPACKET or SOCK_STREAM; \
+         make one by Socket::pair or connect"
+    )]
+    WrongSocket(String),
     /// The peer is gone.
     #[error("the peer has closed the connection")]
     Closed,
+    /// The peer went in the middle of a message.
+    #[error("the peer went after {0} bytes of a message")]
+    Truncated(usize),
     /// The peer took, or sent, nothing in time.
     #[error("{operation}: nothing happened within {after:?}")]
     Timeout {
@@ -49,16 +57,38 @@ pub enum SocketError {
         /// How long, as set by `set_timeout`.
         after: Duration,
     },
+    /// Nothing tells any more where a message begins: connect anew.
+    #[error("the connection is broken: {0}; connect anew")]
+    Broken(Breakage),
+    /// The peer is none that the policy allows.
+    #[error("{peer} may not connect: {policy} may")]
+    Refused {
+        /// Who it is.
+        peer: Peer,
+        /// Who may.
+        policy: Policy,
+    },
     /// The message is not written as [`codec`](super::codec) says.
-    #[error("the message is no frame: {0}")]
+    #[error("the message cannot be read: {0}")]
     Codec(#[from] CodecError),
-    /// Handles were lost: more than a frame has, or more than this process may
-    /// open.
+    /// The message came before, or one before it did not come.
+    #[error("message {found} came where {expected} was due")]
+    Sequence {
+        /// The number that was due.
+        expected: u64,
+        /// The number of this message.
+        found: u64,
+    },
+    /// Handles were lost: more than a message has, or more than this process
+    /// may open.
     #[error(
-        "the kernel could not deliver all handles of a message (MSG_CTRUNC): it brought more \
-         than a frame has, or this process is at RLIMIT_NOFILE"
+        "the kernel could not deliver all handles of a message (MSG_CTRUNC): close handles or \
+         raise RLIMIT_NOFILE"
     )]
     Control,
+    /// Handles came in the middle of a message.
+    #[error("handles came in the middle of a message, not with its first byte")]
+    Misplaced,
     /// The message announces another number of handles than it brought.
     #[error("the message announces {announced} handles, but brought {delivered}")]
     Handles {
@@ -68,27 +98,82 @@ pub enum SocketError {
         delivered: usize,
     },
     /// One of the handles is no buffer.
-    #[error("handle {handle} of the frame: {source}")]
+    #[error("handle {handle} of the message: {source}")]
     Buffer {
         /// Which of the handles, from 0.
         handle: usize,
         /// What is wrong with it.
         source: BufferError,
     },
-    /// The frame cannot be, or does not fit its buffers.
-    #[error("the frame does not fit its buffers: {0}")]
-    Frame(#[from] FrameError),
+    /// One of the buffers is smaller than the message says.
+    #[error("handle {handle} of the message: a buffer of {size} bytes that should have {claimed}")]
+    Size {
+        /// Which of the handles, from 0.
+        handle: usize,
+        /// What the message says, in bytes.
+        claimed: u64,
+        /// What the kernel says.
+        size: u64,
+    },
+    /// A frame cannot be, or does not fit its buffers.
+    #[error("frame {frame} of the message does not fit its buffers: {source}")]
+    Frame {
+        /// Which of the frames, from 0.
+        frame: usize,
+        /// What is wrong with it.
+        source: FrameError,
+    },
+    /// A message came that is not just one frame; its buffers are closed.
+    #[error(
+        "a message of {frames} frames, {buffers} buffers and {payload} bytes came where one \
+         frame was due; receive such by recv_message"
+    )]
+    Shape {
+        /// How many frames it described.
+        frames: usize,
+        /// How many buffers it brought.
+        buffers: usize,
+        /// The bytes of its payload.
+        payload: usize,
+    },
+    /// A datagram that is longer than the one byte of a plain message.
+    #[error("a datagram of {0} bytes where a single one was due")]
+    Plain(usize),
+}
+
+/// What broke a connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Breakage {
+    /// The peer sent what does not tell its own length. Nothing can be received
+    /// or sent any more, and the peer is told that the connection is closed.
+    #[error("the peer sent something else than a message: {0}")]
+    Header(CodecError),
+    /// We gave up sending in the middle of a message. Nothing can be sent any
+    /// more, and the peer is told so; what it sends can still be received.
+    #[error("{sent} bytes of a message of {length} were sent")]
+    Sending {
+        /// How much of it was sent.
+        sent: usize,
+        /// How much there is.
+        length: usize,
+    },
 }
 
 /// What to do where errno alone does not say it.
 fn advice(operation: &str, errno: Errno) -> &'static str {
     match (operation, errno) {
         ("connect", Errno::NOENT | Errno::CONNREFUSED) => "; start the process that listens there",
+        ("connect", Errno::PROTOTYPE) => "; the other side uses the other Transport",
         ("flock", Errno::WOULDBLOCK) => {
             "; another process keeps this folder locked: use a folder of your own"
         }
         ("connect" | "bind", Errno::ACCESS) => "; you may not use this path",
-        (_, Errno::NAMETOOLONG) => "; a socket's path has at most 107 bytes",
+        ("connect" | "bind", Errno::INVAL) => "; an address needs a name",
+        (_, Errno::NAMETOOLONG) => "; a socket's address has at most 107 bytes",
+        ("sendmsg", Errno::MSGSIZE) => {
+            "; send less at once, or raise the socket's SO_SNDBUF (net.core.wmem_default)"
+        }
         (_, Errno::MFILE) => "; close handles or raise RLIMIT_NOFILE",
         (_, Errno::TOOMANYREFS) => "; the peer must receive before more handles can be sent",
         _ => "",

@@ -1,37 +1,40 @@
-//! A connection that carries frames and the handles of their buffers.
+//! A connection that carries messages and the handles of their buffers.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::borrow::Borrow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::cmsg_space;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    connect, recvmsg, sendmsg, socket_with, socketpair, sockopt,
-};
+use rustix::event::PollFlags;
+use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, connect, shutdown, socketpair, sockopt};
 
-use super::codec::{self, CodecError, MAX_HANDLES};
+use super::incoming::{Fault, Incoming};
+use super::outgoing::{Outgoing, Sending};
 use super::wait::{os, until_ready};
-use super::{Frame, SocketError};
-use crate::buffer::{Buffer, describe, examine};
+use super::{
+    Address, Breakage, Draft, Frame, Message, Peer, Policy, Process, ProcessError, SocketError,
+    Transport,
+};
+use crate::buffer::{Buffer, describe};
+use crate::sys;
 
-/// One end of a connection that carries frames: a UNIX socket of type
-/// `SOCK_SEQPACKET`, which keeps messages apart and in order.
+/// How long to wait before asking again whether a listener has room: nothing
+/// tells when.
+pub(super) const CONNECT_WAIT: Duration = Duration::from_millis(2);
+
+/// One end of a connection that carries frames, buffers and bytes: a UNIX
+/// socket of type `SOCK_SEQPACKET`, or of `SOCK_STREAM`.
 ///
-/// What a peer sends is hostile until it is checked: [`recv`](Self::recv) gives
-/// a frame only when it is written as [`codec`] says, brought just
-/// the handles it announced, each of them is a buffer, and every plane lies
-/// inside of its buffer by the size that the kernel tells.
+/// What a peer sends is hostile until it is checked:
+/// [`recv_message`](Self::recv_message) gives a message only when it is written
+/// as [`codec`](super::codec) says, comes in its turn, brought just the handles
+/// it announced, each of them is a buffer of the size that is claimed for it,
+/// and every plane lies inside of its buffer by the size that the kernel tells.
+/// How exactly that is known of a format, [`Frame::check`] says.
 ///
-/// How far a plane reaches is known exactly for linear 32-bit RGB (XR24, AR24,
-/// XB24, AB24). Other formats are taken for `height` rows of `stride` bytes in
-/// each plane, so NV12 and its like need larger buffers than they fill; other
-/// modifiers are bounded roughly only. See [`Frame::check`].
+/// Threads can share one: a message is sent or received by one of them as a
+/// whole, and while one waits to receive, another can send.
 ///
 /// ```
 /// use dmashare::alloc::{Allocate, Memfd, Request};
@@ -48,7 +51,12 @@ use crate::buffer::{Buffer, describe, examine};
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
+    transport: Transport,
     timeout: Option<Duration>,
+    incoming: Mutex<Incoming>,
+    outgoing: Mutex<Outgoing>,
+    /// Whose turn it is to send: a message that waits in its middle keeps it.
+    turn: Mutex<()>,
 }
 
 impl Socket {
@@ -57,17 +65,24 @@ impl Socket {
     /// # Errors
     /// [`SocketError::Os`].
     pub fn pair() -> Result<(Socket, Socket), SocketError> {
-        let (a, b) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(named("socketpair", "a pair of UNIX sockets"))?;
-        Ok((Socket::new(a), Socket::new(b)))
+        Socket::pair_with(Transport::default())
     }
 
-    /// Connects to a [`Listener`](super::Listener).
+    /// Two ends of a new connection of this kind.
+    ///
+    /// # Errors
+    /// [`SocketError::Os`].
+    pub fn pair_with(transport: Transport) -> Result<(Socket, Socket), SocketError> {
+        const NAME: &str = "a pair of UNIX sockets";
+        let kind = transport.socket_type();
+        let (a, b) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(named("socketpair", NAME))?;
+        let new = |fd| Socket::new(fd, transport).map_err(named("setsockopt", NAME));
+        Ok((new(a)?, new(b)?))
+    }
+
+    /// Connects to a [`Listener`](super::Listener), and waits while its queue is
+    /// full: see [`connect_timeout`](Self::connect_timeout).
     ///
     /// # Errors
     /// [`SocketError::Os`]: `ENOENT` or `ECONNREFUSED` where nobody listens.
@@ -83,45 +98,146 @@ impl Socket {
     /// # drop((here, there));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn connect(path: impl AsRef<Path>) -> Result<Socket, SocketError> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let address = SocketAddrUnix::new(path).map_err(named("connect", &name))?;
-        let fd = new_socket(SocketFlags::empty()).map_err(named("socket", &name))?;
+    pub fn connect(address: impl Into<Address>) -> Result<Socket, SocketError> {
+        Socket::connect_with(address, Transport::default())
+    }
+
+    /// Connects to a [`Listener`](super::Listener) of this kind.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect), and `EPROTOTYPE` where it is of
+    /// another kind.
+    pub fn connect_with(
+        address: impl Into<Address>,
+        transport: Transport,
+    ) -> Result<Socket, SocketError> {
+        Socket::connect_flags(&address.into(), transport, SocketFlags::empty())
+    }
+
+    /// Connects within so long: who listens, and does not accept, has others
+    /// wait once its queue is full, for ever without a limit. The socket has
+    /// this [timeout](Self::set_timeout) from then on.
+    ///
+    /// # Errors
+    /// Those of [`connect_with`](Self::connect_with), and
+    /// [`SocketError::Timeout`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dmashare::share::{Address, Listener, Socket, SocketError, Transport};
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("frames");
+    /// let _accepts_nobody = Listener::bind(&path)?;
+    /// let mut queue = Vec::new();
+    /// let full = loop {
+    ///     match Socket::connect_timeout(&path, Transport::Packet, Duration::from_millis(10)) {
+    ///         Ok(socket) => queue.push(socket),
+    ///         Err(error) => break error,
+    ///     }
+    /// };
+    /// assert!(matches!(full, SocketError::Timeout { operation: "connect", .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn connect_timeout(
+        address: impl Into<Address>,
+        transport: Transport,
+        timeout: Duration,
+    ) -> Result<Socket, SocketError> {
+        let address = address.into();
+        let begun = Instant::now();
+        loop {
+            match Socket::connect_flags(&address, transport, SocketFlags::NONBLOCK) {
+                Err(SocketError::Os {
+                    operation: operation @ "connect",
+                    source: Errno::AGAIN,
+                    ..
+                }) if begun.elapsed() >= timeout => {
+                    let after = timeout;
+                    return Err(SocketError::Timeout { operation, after });
+                }
+                Err(SocketError::Os {
+                    operation: "connect",
+                    source: Errno::AGAIN,
+                    ..
+                }) => std::thread::sleep(CONNECT_WAIT),
+                connected => {
+                    let mut socket = connected?;
+                    socket.timeout = Some(timeout);
+                    return Ok(socket);
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect_flags(
+        address: &Address,
+        transport: Transport,
+        flags: SocketFlags,
+    ) -> Result<Socket, SocketError> {
+        let name = address.to_string();
+        let kernel = address.to_kernel().map_err(named("connect", &name))?;
+        let fd = transport.socket(flags).map_err(named("socket", &name))?;
         // An interrupted connect(2) on a UNIX socket has not begun.
-        rustix::io::retry_on_intr(|| connect(&fd, &address)).map_err(named("connect", &name))?;
-        Ok(Socket::new(fd))
+        retry_on_intr(|| connect(&fd, &kernel)).map_err(named("connect", &name))?;
+        Socket::new(fd, transport).map_err(named("setsockopt", &name))
     }
 
     /// Takes a connected socket from elsewhere: inherited, or from an event
-    /// loop. It is made to close on exec.
+    /// loop. It is made to close on exec, and to take no handle of the sender's
+    /// process with each message (`SO_PASSPIDFD`).
     ///
     /// # Errors
-    /// [`SocketError::NotSeqpacket`] where it is another kind of handle.
+    /// [`SocketError::WrongSocket`] where it is another kind of handle.
     ///
     /// ```
-    /// use std::os::unix::net::UnixStream;
-    /// use dmashare::share::{Socket, SocketError};
-    /// let stream = UnixStream::pair()?.0;
-    /// let refused = Socket::from_fd(stream.into());
-    /// assert!(matches!(refused, Err(SocketError::NotSeqpacket(_))));
-    /// # Ok::<(), std::io::Error>(())
+    /// use std::os::unix::net::{UnixDatagram, UnixStream};
+    /// use dmashare::share::{Socket, SocketError, Transport};
+    /// let (stream, _other) = UnixStream::pair()?;
+    /// assert_eq!(Socket::from_fd(stream.into())?.transport(), Transport::Stream);
+    /// let refused = Socket::from_fd(UnixDatagram::unbound()?.into());
+    /// assert!(matches!(refused, Err(SocketError::WrongSocket(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn from_fd(fd: OwnedFd) -> Result<Socket, SocketError> {
-        let unix = sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX);
-        if !unix || sockopt::socket_type(&fd) != Ok(SocketType::SEQPACKET) {
-            return Err(SocketError::NotSeqpacket(describe(fd.as_fd())));
-        }
+        let Some(transport) = Transport::of(&fd) else {
+            return Err(SocketError::WrongSocket(describe(fd.as_fd())));
+        };
         fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(os("fcntl(F_SETFD)", fd.as_fd()))?;
-        Ok(Socket::new(fd))
+        let name = describe(fd.as_fd());
+        sys::socket::refuse_pidfds(fd.as_fd()).map_err(named("setsockopt", &name))?;
+        Socket::new(fd, transport).map_err(named("setsockopt", &name))
     }
 
-    pub(super) fn new(fd: OwnedFd) -> Socket {
-        Socket { fd, timeout: None }
+    pub(super) fn new(fd: OwnedFd, transport: Transport) -> Result<Socket, Errno> {
+        if transport == Transport::Stream {
+            // Or else a byte that is sent by MSG_OOB lies in the queue for
+            // ever: poll(2) finds it, and recvmsg(2) does not.
+            sockopt::set_socket_oobinline(&fd, true)?;
+        }
+        Ok(Socket {
+            fd,
+            transport,
+            timeout: None,
+            incoming: Mutex::default(),
+            outgoing: Mutex::default(),
+            turn: Mutex::default(),
+        })
     }
 
-    /// How long [`send`](Self::send) and [`recv`](Self::recv) wait for the
-    /// peer; `None`, as at first, is for ever.
+    /// What kind of socket it is.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Gives the handle away, and forgets what came of a message that is not
+    /// whole yet.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// How long [`send`](Self::send) and [`recv`](Self::recv) and their like
+    /// wait for the peer; `None`, as at first, is for ever. A thread that sends
+    /// waits for others that do before its time begins.
     ///
     /// It bounds the waiting for the socket, not what a received handle can do:
     /// asking the kernel what a file on FUSE or on a network is, and closing
@@ -141,16 +257,89 @@ impl Socket {
         self.timeout = timeout;
     }
 
-    /// Sends a frame with the handles of its buffers, in the order in which
-    /// [`Plane::buffer`](super::Plane::buffer) counts them.
-    ///
-    /// The receiver gets handles of its own: these can be closed afterwards.
+    /// Who is at the other end.
     ///
     /// # Errors
-    /// [`SocketError::Codec`], [`SocketError::Buffer`] and
-    /// [`SocketError::Frame`] for what a receiver would refuse, and nothing was
-    /// sent; [`SocketError::Closed`], [`SocketError::Timeout`],
-    /// [`SocketError::Os`].
+    /// [`SocketError::Os`] where the socket is not connected.
+    ///
+    /// ```
+    /// use dmashare::share::Socket;
+    /// let (here, _there) = Socket::pair()?;
+    /// println!("connected with {}", here.peer()?);
+    /// # Ok::<(), dmashare::share::SocketError>(())
+    /// ```
+    pub fn peer(&self) -> Result<Peer, SocketError> {
+        let credentials = sys::socket::peer_credentials(self.as_fd())
+            .map_err(os("getsockopt(SO_PEERCRED)", self.as_fd()))?;
+        Ok(Peer {
+            pid: u32::try_from(credentials.pid).ok().filter(|pid| *pid > 0),
+            uid: credentials.uid,
+            gid: credentials.gid,
+        })
+    }
+
+    /// The process at the other end, to be watched or to take handles from.
+    ///
+    /// The kernel gives it by `SO_PEERPIDFD` since Linux 6.5. Before, it is
+    /// found by its pid, as by [`Process::of`], and that can be another process
+    /// if the peer has ended meanwhile.
+    ///
+    /// # Errors
+    /// [`ProcessError`]: `ESRCH` where it has ended; newer kernels give it all the
+    /// same, and [`Process::take`] says so then.
+    ///
+    /// ```
+    /// use dmashare::share::Socket;
+    /// let (here, _there) = Socket::pair()?;
+    /// assert_eq!(here.peer_process()?.pid(), std::process::id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn peer_process(&self) -> Result<Process, ProcessError> {
+        let peer = self.peer()?;
+        match sys::socket::peer_pidfd(self.as_fd()) {
+            Ok(pidfd) => Process::from_peer(&peer, pidfd),
+            Err(Errno::NOPROTOOPT) => Process::of(&peer),
+            // What 6.5 and later have for a process that has ended.
+            Err(Errno::INVAL | Errno::NODATA) => Err(ProcessError::Os {
+                operation: "getsockopt(SO_PEERPIDFD)",
+                pid: peer.pid.unwrap_or(0),
+                source: Errno::SRCH,
+            }),
+            Err(errno) => Err(os("getsockopt(SO_PEERPIDFD)", self.as_fd())(errno).into()),
+        }
+    }
+
+    /// Whether the peer is one that the policy allows.
+    ///
+    /// # Errors
+    /// [`SocketError::Refused`] where it is not, and those of
+    /// [`peer`](Self::peer).
+    ///
+    /// ```
+    /// use dmashare::share::{Policy, Socket, SocketError};
+    /// let (here, _there) = Socket::pair()?;
+    /// here.check_peer(&Policy::same_user())?;
+    /// let stranger = here.check_peer(&Policy::pid(1));
+    /// assert!(matches!(stranger, Err(SocketError::Refused { .. })));
+    /// # Ok::<(), SocketError>(())
+    /// ```
+    pub fn check_peer(&self, policy: &Policy) -> Result<(), SocketError> {
+        let peer = self.peer()?;
+        match policy.allows(&peer) {
+            true => Ok(()),
+            false => Err(SocketError::Refused {
+                peer,
+                policy: policy.clone(),
+            }),
+        }
+    }
+
+    /// Sends a frame with the handles of its buffers, in the order in which
+    /// [`Plane::buffer`](super::Plane::buffer) counts them: a message of one
+    /// frame without a payload.
+    ///
+    /// # Errors
+    /// Those of [`send_message`](Self::send_message).
     ///
     /// ```
     /// # use dmashare::alloc::{Allocate, Memfd, Request};
@@ -159,40 +348,58 @@ impl Socket {
     /// let frame = Frame::packed(64, 64, Fourcc::XRGB8888)?;
     /// let small = Memfd::new().allocate(&Request::new(4096))?;
     /// let refused = here.send(&frame, &[&small]);
-    /// assert!(matches!(refused, Err(SocketError::Frame(_))));
+    /// assert!(matches!(refused, Err(SocketError::Frame { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn send(&self, frame: &Frame, handles: &[impl AsFd]) -> Result<(), SocketError> {
-        let message = codec::encode(frame, handles.len())?;
-        let handles: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
-        let mut sizes = Vec::with_capacity(handles.len());
-        for (handle, fd) in handles.iter().enumerate() {
-            let (_, size) =
-                examine(*fd).map_err(|source| SocketError::Buffer { handle, source })?;
-            sizes.push(size);
-        }
-        frame.check(&sizes)?;
+    pub fn send(&self, frame: &Frame, buffers: &[impl Borrow<Buffer>]) -> Result<(), SocketError> {
+        let buffers = buffers.iter().map(Borrow::borrow);
+        let frames = std::slice::from_ref(frame);
+        self.send_message(&Draft::new().frames(frames).buffers(buffers))
+    }
 
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_HANDLES))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(
-            control.push(SendAncillaryMessage::ScmRights(&handles)),
-            "the codec lets no more handles pass than there is space for"
-        );
-        let mut flags = SendFlags::NOSIGNAL;
-        flags.set(SendFlags::DONTWAIT, self.timeout.is_some());
-        let sent = until_ready(
-            "sendmsg",
-            self.as_fd(),
-            PollFlags::OUT,
-            self.timeout,
-            || sendmsg(&self.fd, &[IoSlice::new(&message)], &mut control, flags),
-        );
-        // A SOCK_SEQPACKET socket takes a message whole or not at all.
-        sent.map(|_| ()).map_err(peer_gone)
+    /// Sends a message.
+    ///
+    /// The receiver gets handles of its own: those of the sender can be closed
+    /// afterwards.
+    ///
+    /// # Errors
+    /// [`SocketError::Codec`], [`SocketError::Buffer`] and
+    /// [`SocketError::Frame`] for what a receiver would refuse, and nothing was
+    /// sent; [`SocketError::Closed`] and [`SocketError::Os`].
+    /// [`SocketError::Timeout`]: where nothing of the message was sent, it can
+    /// be sent again; in the middle of a message in a stream, and after any
+    /// other error there, every later call ends with [`SocketError::Broken`].
+    pub fn send_message(&self, draft: &Draft<'_>) -> Result<(), SocketError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sending = Sending::new(self, draft)?;
+        let (socket, timeout) = (self.as_fd(), self.timeout);
+        let sent = until_ready("sendmsg", socket, PollFlags::OUT, timeout, || {
+            sending.step()
+        });
+        sent.map_err(peer_gone)
     }
 
     /// Receives a frame and its buffers.
+    ///
+    /// # Errors
+    /// [`SocketError::Shape`] where a message comes that is anything else: with
+    /// another number of frames, or a payload. It is gone then, with its
+    /// buffers, and the connection can be used on; who expects such receives by
+    /// [`recv_message`](Self::recv_message). And those of that.
+    ///
+    /// ```
+    /// use dmashare::share::{Draft, Socket, SocketError};
+    /// let (here, there) = Socket::pair()?;
+    /// there.send_message(&Draft::new().payload(b"no picture"))?;
+    /// let refused = here.recv().unwrap_err();
+    /// assert_eq!(refused, SocketError::Shape { frames: 0, buffers: 0, payload: 10 });
+    /// # Ok::<(), SocketError>(())
+    /// ```
+    pub fn recv(&self) -> Result<(Frame, Vec<Buffer>), SocketError> {
+        one_frame(self.recv_message()?)
+    }
+
+    /// Receives a message.
     ///
     /// Every handle is examined before it is given out: its kind and size are
     /// the kernel's word, not the peer's. What cannot be safely mapped is
@@ -200,89 +407,55 @@ impl Socket {
     ///
     /// # Errors
     /// [`SocketError::Closed`] where the peer is gone,
-    /// [`SocketError::Timeout`], and the message's fault where it is none of
-    /// ours; see [`SocketError`] for which of them leave the connection usable.
+    /// [`SocketError::Truncated`] where it went in the middle of a message, and
+    /// the message's fault where it is none of ours; see [`SocketError`] for
+    /// which of them leave the connection usable. [`SocketError::Timeout`]
+    /// loses nothing, also in the middle of a message: the next call goes on.
     ///
     /// ```
     /// use dmashare::share::{Socket, SocketError};
     /// let (here, there) = Socket::pair()?;
     /// drop(there);
-    /// assert_eq!(here.recv().unwrap_err(), SocketError::Closed);
+    /// assert_eq!(here.recv_message().unwrap_err(), SocketError::Closed);
     /// # Ok::<(), SocketError>(())
     /// ```
-    pub fn recv(&self) -> Result<(Frame, Vec<Buffer>), SocketError> {
-        let mut message = [0; codec::SIZE];
-        let (len, handles, flags) = self.recv_raw(&mut message)?;
-        if len == 0 && handles.is_empty() && self.hung_up()? {
-            return Err(SocketError::Closed);
-        }
-        if flags.contains(ReturnFlags::CTRUNC) {
-            return Err(SocketError::Control);
-        }
-        let message = message.get(..len).ok_or(CodecError::Length(len))?;
-        let (frame, announced) = codec::decode(message)?;
-        if announced != handles.len() {
-            return Err(SocketError::Handles {
-                announced,
-                delivered: handles.len(),
-            });
-        }
-        let mut buffers = Vec::with_capacity(handles.len());
-        for (handle, fd) in handles.into_iter().enumerate() {
-            let buffer = Buffer::from_fd(fd);
-            buffers.push(buffer.map_err(|source| SocketError::Buffer { handle, source })?);
-        }
-        let sizes: Vec<u64> = buffers.iter().map(Buffer::size).collect();
-        frame.check(&sizes)?;
-        Ok((frame, buffers))
+    pub fn recv_message(&self) -> Result<Message, SocketError> {
+        let (socket, timeout) = (self.as_fd(), self.timeout);
+        let received = until_ready("recvmsg", socket, PollFlags::IN, timeout, || {
+            self.step_recv()
+        });
+        received.map_err(peer_gone)?
     }
 
-    /// One message as it came: its length, its handles, its flags.
-    fn recv_raw(
-        &self,
-        message: &mut [u8],
-    ) -> Result<(usize, Vec<OwnedFd>, ReturnFlags), SocketError> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_HANDLES))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        // TRUNC gives the length that was sent, not the length that fits.
-        let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
-        flags.set(RecvFlags::DONTWAIT, self.timeout.is_some());
-        let received = until_ready("recvmsg", self.as_fd(), PollFlags::IN, self.timeout, || {
-            let mut receive = || {
-                let mut parts = [IoSliceMut::new(&mut *message)];
-                recvmsg(&self.fd, &mut parts, &mut control, flags)
-            };
-            match receive() {
-                // A peer that leaves without reading all that we sent has the
-                // kernel say so once, ahead of what the peer sent before.
-                Err(Errno::CONNRESET) => receive(),
-                received => received,
+    /// Receives what is there: a message or its fault, or `EAGAIN` where it is
+    /// not all there yet.
+    pub(super) fn step_recv(&self) -> Result<Result<Message, SocketError>, Errno> {
+        // Not held while waiting, so that each thread's timeout is its own.
+        let mut incoming = lock(&self.incoming);
+        if let Some(broken @ Breakage::Header(_)) = &self.outgoing().broken {
+            return Ok(Err(SocketError::Broken(broken.clone())));
+        }
+        let received = match self.transport {
+            Transport::Packet => incoming.packet(self.as_fd()),
+            Transport::Stream => incoming.stream(self.as_fd()),
+        };
+        match received {
+            Ok(message) => Ok(Ok(message)),
+            Err(Fault::Refused(error)) => Ok(Err(error)),
+            Err(Fault::Os(errno)) => Err(errno),
+            Err(Fault::Broken(fault)) => {
+                incoming.give_up();
+                let broken = Breakage::Header(fault);
+                self.outgoing().broken = Some(broken.clone());
+                // So that the peer finds out. Where this fails it is gone.
+                let _ = shutdown(&self.fd, Shutdown::Both);
+                Ok(Err(SocketError::Broken(broken)))
             }
-        })
-        .map_err(peer_gone)?;
-        // All of them before anything is judged: whatever is not given out is
-        // closed on drop. There can be more than was asked for, since the
-        // kernel fills the space up to its alignment.
-        let handles = control
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(handles) => Some(handles),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        Ok((received.bytes, handles, received.flags))
+        }
     }
 
-    /// Whether nothing came because nobody is there: an empty message looks
-    /// the same.
-    fn hung_up(&self) -> Result<bool, SocketError> {
-        let now = Timespec::default();
-        let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
-        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&now)))
-            .map_err(os("poll", self.as_fd()))?;
-        let gone = PollFlags::RDHUP | PollFlags::HUP;
-        Ok(fds[0].revents().intersects(gone))
+    pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        lock(&self.outgoing)
     }
 }
 
@@ -292,10 +465,26 @@ impl AsFd for Socket {
     }
 }
 
-/// A socket of the kind that carries frames.
-pub(super) fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
-    let flags = flags | SocketFlags::CLOEXEC;
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+/// What these guard is right between any two statements that could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The frame of a message that is just one frame.
+pub(super) fn one_frame(message: Message) -> Result<(Frame, Vec<Buffer>), SocketError> {
+    let Message {
+        mut frames,
+        buffers,
+        payload,
+    } = message;
+    match frames.pop() {
+        Some(frame) if frames.is_empty() && payload.is_empty() => Ok((frame, buffers)),
+        last => Err(SocketError::Shape {
+            frames: frames.len() + usize::from(last.is_some()),
+            buffers: buffers.len(),
+            payload: payload.len(),
+        }),
+    }
 }
 
 pub(super) fn named(operation: &'static str, name: &str) -> impl FnOnce(Errno) -> SocketError {
@@ -307,7 +496,7 @@ pub(super) fn named(operation: &'static str, name: &str) -> impl FnOnce(Errno) -
 }
 
 /// The kernel's several words for a peer that is gone.
-fn peer_gone(error: SocketError) -> SocketError {
+pub(super) fn peer_gone(error: SocketError) -> SocketError {
     match error {
         SocketError::Os {
             source: Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN,

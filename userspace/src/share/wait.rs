@@ -12,7 +12,7 @@ use crate::buffer::describe;
 /// Repeats a call until it gives something other than "interrupted" or "not
 /// now", waiting in between, and for no longer than `timeout` in all.
 ///
-/// With a timeout, `call` must not block.
+/// `call` must not block.
 pub(super) fn until_ready<T>(
     operation: &'static str,
     fd: BorrowedFd<'_>,
@@ -20,11 +20,13 @@ pub(super) fn until_ready<T>(
     timeout: Option<Duration>,
     mut call: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, SocketError> {
-    let begun = Instant::now();
+    // The clock is asked by who waits: most calls need not.
+    let mut begun = None;
     loop {
         match call() {
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
+                let begun: Instant = *begun.get_or_insert_with(Instant::now);
                 let left = timeout.map(|limit| limit.saturating_sub(begun.elapsed()));
                 if left == Some(Duration::ZERO) {
                     let after = timeout.unwrap_or_default();

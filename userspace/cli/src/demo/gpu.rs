@@ -1,6 +1,5 @@
 //! The GPU's part: read one dma-buf, draw another.
 
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use dmashare::import::drm::Card;
@@ -78,7 +77,7 @@ fn render_on(device: &Device, from: &Received, to: &Target) -> Result<Vec<Step>,
     done("open GPU", &backend, started, 0);
 
     let started = Instant::now();
-    let texture = gpu.import_texture(&from.frame, &[from.buffer.as_fd()])?;
+    let texture = gpu.import_texture(&from.frame, &[&from.buffer])?;
     done(
         "import as texture",
         &backend,
@@ -87,7 +86,7 @@ fn render_on(device: &Device, from: &Received, to: &Target) -> Result<Vec<Step>,
     );
 
     let started = Instant::now();
-    let target = gpu.import_target(&to.frame, &[to.buffer.as_fd()])?;
+    let target = gpu.import_target(&to.frame, &[&to.buffer])?;
     done(
         "import as target",
         &backend,

@@ -1,6 +1,5 @@
 //! The screen's part: scan out what the GPU drew.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -111,7 +110,7 @@ fn try_on(
     };
     let target = Target::allocate((mode.width.into(), mode.height.into()), report)?;
     let started = Instant::now();
-    let imported = card.import(&target.frame, &[target.buffer.as_fd()]);
+    let imported = card.import(&target.frame, &[&target.buffer]);
     Ok(imported.map(|framebuffer| {
         let bytes = pixel_bytes(&target.frame);
         let step = Step::done(Actor::B, STEP, format!("KMS {card}"), started, bytes);

@@ -6,6 +6,7 @@
 //! keeps two imports from closing each other's handles. There is nothing left
 //! to count.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -20,6 +21,7 @@ use drm::control::{Device as _, FbCmd2Flags, framebuffer};
 use super::card::Inner;
 use super::error::PRIME_FD_TO_HANDLE;
 use super::{Card, DrmError};
+use crate::buffer::Buffer;
 use crate::import::{self, words};
 use crate::share::{Frame, INVALID, LINEAR};
 
@@ -51,8 +53,8 @@ impl Card {
     /// // Not run: needs a DRM device and a dma-buf.
     /// # use dmashare::import::drm::{Card, Framebuffer};
     /// # use dmashare::share::{Fourcc, Frame};
-    /// # use std::os::fd::BorrowedFd;
-    /// # fn f(card: &Card, dma_buf: BorrowedFd) -> Result<Framebuffer, Box<dyn std::error::Error>> {
+    /// # use dmashare::buffer::Buffer;
+    /// # fn f(card: &Card, dma_buf: &Buffer) -> Result<Framebuffer, Box<dyn std::error::Error>> {
     /// let frame = Frame::packed(1024, 768, Fourcc::XRGB8888)?;
     /// let framebuffer = card.import(&frame, &[dma_buf])?;
     /// # Ok(framebuffer) }
@@ -60,9 +62,9 @@ impl Card {
     pub fn import(
         &self,
         frame: &Frame,
-        handles: &[BorrowedFd<'_>],
+        buffers: &[impl Borrow<Buffer>],
     ) -> Result<Framebuffer, DrmError> {
-        import::check(frame, handles)?;
+        let handles = import::check(frame, buffers)?;
         let card = &self.0;
         let inexpressible = |reason| DrmError::Inexpressible {
             card: card.to_string(),
@@ -80,7 +82,7 @@ impl Card {
             false => None,
         };
 
-        let opened = GemHandles::open(card, frame, handles)?;
+        let opened = GemHandles::open(card, frame, &handles)?;
         let flags = match modifier {
             Some(_) => FbCmd2Flags::MODIFIERS,
             None => FbCmd2Flags::empty(),

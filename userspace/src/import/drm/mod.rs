@@ -25,9 +25,9 @@
 //! // Not run: needs a screen and a dma-buf.
 //! use dmashare::import::drm::Card;
 //! use dmashare::share::{Fourcc, Frame};
-//! use std::os::fd::BorrowedFd;
+//! use dmashare::buffer::Buffer;
 //!
-//! fn show(dma_buf: BorrowedFd) -> Result<(), Box<dyn std::error::Error>> {
+//! fn show(dma_buf: &Buffer) -> Result<(), Box<dyn std::error::Error>> {
 //!     let card = Card::find("bochs-drm")?;
 //!     let frame = Frame::packed(1024, 768, Fourcc::XRGB8888)?;
 //!     let framebuffer = card.import(&frame, &[dma_buf])?;

@@ -1,7 +1,7 @@
 //! Reading one frame and drawing another.
 
+use std::borrow::Borrow;
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use glow::HasContext;
@@ -9,6 +9,7 @@ use glow::HasContext;
 use super::error::{EglError, GlCode};
 use super::image::Image;
 use super::{Gpu, Inner};
+use crate::buffer::Buffer;
 use crate::import::{self, words};
 use crate::share::Frame;
 
@@ -139,7 +140,7 @@ impl Target {
     pub(super) fn new(
         texture: Texture,
         frame: &Frame,
-        handles: &[BorrowedFd<'_>],
+        buffers: &[impl Borrow<Buffer>],
     ) -> Result<Target, EglError> {
         let gpu = Rc::clone(&texture.name.gpu);
         let alignment = gpu.target_alignment();
@@ -152,7 +153,7 @@ impl Target {
             });
         }
         let block = gpu.target_block();
-        import::check(&in_blocks(frame, block), handles).map_err(|reason| EglError::Block {
+        import::check(&in_blocks(frame, block), buffers).map_err(|reason| EglError::Block {
             on: gpu.renderer.clone(),
             frame: words(frame),
             block,

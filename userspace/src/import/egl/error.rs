@@ -87,10 +87,10 @@ pub enum EglError {
         /// Size, format, modifier, stride and offset of the frame, in words.
         frame: String,
     },
-    /// This crate does not know how long a row of this format is, so nothing
-    /// says that the frame lies within its memory, and drivers do not look.
+    /// This format was not tried yet, and nothing says that the driver reads
+    /// it within its memory: some do not look.
     #[error(
-        "{frame} cannot be checked: the layout of {fourcc} is not known; share it as XR24 or AR24"
+        "{frame} cannot be checked: no driver was tried with {fourcc}; share it as XR24 or AR24"
     )]
     Unchecked {
         /// Size, format, modifier, stride and offset of the frame, in words.

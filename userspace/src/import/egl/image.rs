@@ -10,8 +10,8 @@ use super::Inner;
 use super::api;
 use super::error::{EglCode, EglError};
 use super::format::{Format, takes};
-use crate::import::{self, words};
-use crate::share::{Frame, INVALID, LINEAR};
+use crate::import::words;
+use crate::share::{Fourcc, Frame, INVALID, LINEAR};
 
 /// An EGLImage, destroyed on drop.
 pub(super) struct Image {
@@ -20,15 +20,16 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// The image of a frame that was checked.
     pub(super) fn new(
         gpu: &Rc<Inner>,
         frame: &Frame,
         handles: &[BorrowedFd<'_>],
     ) -> Result<Image, EglError> {
-        import::check(frame, handles)?;
         // Seen with Mesa 25: llvmpipe takes 640x480 of a format with 8 bytes a
-        // pixel and a stride of 640, and reads beyond the memory.
-        if frame.fourcc.bytes_per_pixel().is_none() {
+        // pixel and a stride of 640, and reads beyond the memory. So none but
+        // those it was seen to read within their bounds.
+        if !is_verified(frame.fourcc) {
             return Err(EglError::Unchecked {
                 frame: words(frame),
                 fourcc: frame.fourcc,
@@ -75,6 +76,14 @@ impl Drop for Image {
         // hold their own reference in the driver.
         unsafe { (self.gpu.images.destroy_image)(self.gpu.display.as_ptr(), self.raw) };
     }
+}
+
+/// Whether this format was tried with the drivers that check no bounds.
+fn is_verified(fourcc: Fourcc) -> bool {
+    matches!(
+        fourcc,
+        Fourcc::XRGB8888 | Fourcc::ARGB8888 | Fourcc::XBGR8888 | Fourcc::ABGR8888
+    )
 }
 
 /// The attribute names of one plane (`EGL/eglext.h`): its handle, offset,
@@ -146,7 +155,7 @@ fn suspect(code: EglCode, frame: &Frame, formats: &[Format]) -> String {
     if let Err(why) = takes(formats, frame.fourcc, frame.modifier) {
         return why;
     }
-    if frame.fourcc.bytes_per_pixel().is_some() && frame.planes.len() > 1 {
+    if frame.fourcc.planes() == Some(1) && frame.planes.len() > 1 {
         return format!("{} has one plane", frame.fourcc);
     }
     match code {
@@ -167,7 +176,7 @@ fn suspect(code: EglCode, frame: &Frame, formats: &[Format]) -> String {
 mod tests {
     use super::*;
     use crate::import::egl::Modifier;
-    use crate::share::{Fourcc, Plane};
+    use crate::share::Plane;
     use std::os::fd::AsFd;
 
     fn nv12(modifier: u64) -> Frame {

@@ -22,9 +22,9 @@
 //! // Not run: imports need a dma-buf exporter.
 //! use dmashare::import::egl::{Device, Gpu};
 //! use dmashare::share::Frame;
-//! use std::os::fd::BorrowedFd;
+//! use dmashare::buffer::Buffer;
 //!
-//! fn invert(from: (&Frame, BorrowedFd), to: (&Frame, BorrowedFd)) -> Result<(), Box<dyn std::error::Error>> {
+//! fn invert(from: (&Frame, &Buffer), to: (&Frame, &Buffer)) -> Result<(), Box<dyn std::error::Error>> {
 //!     let gpu = Gpu::open(&Device::Software)?;
 //!     let texture = gpu.import_texture(from.0, &[from.1])?;
 //!     let target = gpu.import_target(to.0, &[to.1])?;
@@ -44,9 +44,9 @@
 //! }
 //! ```
 
+use std::borrow::Borrow;
 use std::ffi::c_void;
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::rc::Rc;
 
@@ -56,6 +56,7 @@ use khronos_egl as egl;
 #[cfg(doc)]
 use crate::share::Fourcc;
 use crate::share::Frame;
+use crate::{buffer::Buffer, import};
 
 mod api;
 mod device;
@@ -220,9 +221,8 @@ impl Gpu {
     ///
     /// # Errors
     /// [`EglError::Handle`] for a frame that does not lie in its handles or
-    /// handles that are no dma-bufs, [`EglError::Unchecked`] for a format whose
-    /// rows this crate cannot measure
-    /// ([`bytes_per_pixel`](crate::share::Fourcc::bytes_per_pixel)),
+    /// handles that are no dma-bufs, [`EglError::Unchecked`] for a format that was
+    /// not tried yet with drivers that check no bounds (32-bit RGB was),
     /// [`EglError::Inexpressible`], [`EglError::Import`] and [`EglError::ExternalOnly`] where the driver
     /// does not take it, with what it likely was.
     ///
@@ -230,8 +230,8 @@ impl Gpu {
     /// // Not run: needs a dma-buf.
     /// # use dmashare::import::egl::{EglError, Gpu, Texture};
     /// # use dmashare::share::{Fourcc, Frame};
-    /// # use std::os::fd::BorrowedFd;
-    /// # fn f(gpu: &Gpu, dma_buf: BorrowedFd) -> Result<Texture, Box<dyn std::error::Error>> {
+    /// # use dmashare::buffer::Buffer;
+    /// # fn f(gpu: &Gpu, dma_buf: &Buffer) -> Result<Texture, Box<dyn std::error::Error>> {
     /// let frame = Frame::packed(640, 480, Fourcc::XRGB8888)?;
     /// let texture = gpu.import_texture(&frame, &[dma_buf])?;
     /// # Ok(texture) }
@@ -239,10 +239,11 @@ impl Gpu {
     pub fn import_texture(
         &self,
         frame: &Frame,
-        handles: &[BorrowedFd<'_>],
+        buffers: &[impl Borrow<Buffer>],
     ) -> Result<Texture, EglError> {
+        let handles = import::check(frame, buffers)?;
         self.0.make_current()?;
-        Texture::new(Image::new(&self.0, frame, handles)?, frame)
+        Texture::new(Image::new(&self.0, frame, &handles)?, frame)
     }
 
     /// The frame in these dma-bufs as something to draw into.
@@ -266,8 +267,8 @@ impl Gpu {
     /// // Not run: needs a dma-buf.
     /// # use dmashare::import::egl::{EglError, Gpu, Target};
     /// # use dmashare::share::{Fourcc, Frame};
-    /// # use std::os::fd::BorrowedFd;
-    /// # fn f(gpu: &Gpu, dma_buf: BorrowedFd) -> Result<Target, Box<dyn std::error::Error>> {
+    /// # use dmashare::buffer::Buffer;
+    /// # fn f(gpu: &Gpu, dma_buf: &Buffer) -> Result<Target, Box<dyn std::error::Error>> {
     /// let frame = Frame::packed(640, 480, Fourcc::XRGB8888)?;
     /// let target = gpu.import_target(&frame, &[dma_buf])?;
     /// # Ok(target) }
@@ -275,9 +276,9 @@ impl Gpu {
     pub fn import_target(
         &self,
         frame: &Frame,
-        handles: &[BorrowedFd<'_>],
+        buffers: &[impl Borrow<Buffer>],
     ) -> Result<Target, EglError> {
-        Target::new(self.import_texture(frame, handles)?, frame, handles)
+        Target::new(self.import_texture(frame, buffers)?, frame, buffers)
     }
 
     /// Waits until all that was drawn is in memory (`glFinish`).

@@ -1,12 +1,31 @@
 //! What a shared frame is: its size, its format, and where its planes lie.
 //!
-//! A [`Frame`] is plain data. It says nothing about who holds the memory; it
-//! travels beside the handles (see [`Socket`](super::Socket)) and is handed to
-//! the importers together with them.
+//! A [`Frame`] is plain data. It says nothing about who holds the memory: it is
+//! asked of a way to allocate, travels beside the handles, and is handed to the
+//! importers together with them.
+//!
+//! Of the usual linear formats it knows where each plane lies ([`Fourcc::planes`]);
+//! what it does not know is described plane by plane.
+//!
+//! ```
+//! use dmashare::frame::{Fourcc, Frame, FrameError};
+//!
+//! let frame = Frame::packed(640, 480, Fourcc::new(*b"NV12"))?;
+//! assert_eq!(frame.planes.len(), 2);
+//! assert_eq!(frame.size_of_buffer(0)?, 640 * 480 * 3 / 2);
+//!
+//! // Whether it fits into what came from a peer.
+//! assert!(frame.check(&[640 * 480 * 3 / 2]).is_ok());
+//! assert!(matches!(frame.check(&[4096]), Err(FrameError::Size { plane: 0, .. })));
+//! # Ok::<(), FrameError>(())
+//! ```
+
+mod format;
 
 use std::fmt;
 
 use crate::buffer::Rows;
+use format::Layout;
 
 /// The most planes a frame can have, as in `drm_mode_fb_cmd2` (`drm_mode.h`).
 pub const MAX_PLANES: usize = 4;
@@ -26,7 +45,7 @@ pub const INVALID: u64 = 0x00ff_ffff_ffff_ffff;
 /// decides what it can take.
 ///
 /// ```
-/// use dmashare::share::Fourcc;
+/// use dmashare::frame::Fourcc;
 /// assert_eq!(Fourcc::XRGB8888.to_string(), "XR24");
 /// assert_eq!(Fourcc::XRGB8888.bytes_per_pixel(), Some(4));
 /// ```
@@ -46,7 +65,7 @@ impl Fourcc {
     /// The code made of these four characters.
     ///
     /// ```
-    /// # use dmashare::share::Fourcc;
+    /// # use dmashare::frame::Fourcc;
     /// assert_eq!(Fourcc::new(*b"NV12").0, 0x3231_564e);
     /// ```
     pub const fn new(code: [u8; 4]) -> Fourcc {
@@ -54,16 +73,34 @@ impl Fourcc {
     }
 
     /// Bytes a pixel takes in the first plane, where this crate knows the
-    /// format; `None` otherwise.
+    /// format and a pixel there is whole bytes; `None` otherwise.
     ///
     /// ```
-    /// # use dmashare::share::Fourcc;
+    /// # use dmashare::frame::Fourcc;
+    /// assert_eq!(Fourcc::new(*b"RG24").bytes_per_pixel(), Some(3));
+    /// assert_eq!(Fourcc::new(*b"NV12").bytes_per_pixel(), Some(1)); // of luma
+    /// assert_eq!(Fourcc::new(*b"YUYV").bytes_per_pixel(), None); // 2 share 4
     /// assert_eq!(Fourcc::new(*b"????").bytes_per_pixel(), None);
     /// ```
     pub const fn bytes_per_pixel(self) -> Option<u32> {
-        match self {
-            Fourcc::XRGB8888 | Fourcc::ARGB8888 | Fourcc::XBGR8888 | Fourcc::ABGR8888 => Some(4),
+        match format::layouts(self) {
+            Some([first, ..]) if first.pixels == 1 => Some(first.bytes),
             _ => None,
+        }
+    }
+
+    /// How many planes this format has where it is linear, where this crate
+    /// knows it; `None` otherwise.
+    ///
+    /// ```
+    /// # use dmashare::frame::Fourcc;
+    /// assert_eq!(Fourcc::XRGB8888.planes(), Some(1));
+    /// assert_eq!(Fourcc::new(*b"YU12").planes(), Some(3));
+    /// ```
+    pub const fn planes(self) -> Option<usize> {
+        match format::layouts(self) {
+            Some(layouts) => Some(layouts.len()),
+            None => None,
         }
     }
 }
@@ -99,11 +136,11 @@ pub struct Plane {
 /// The description of a frame in shared memory.
 ///
 /// ```
-/// use dmashare::share::{Fourcc, Frame};
+/// use dmashare::frame::{Fourcc, Frame};
 /// let frame = Frame::packed(640, 480, Fourcc::XRGB8888)?;
 /// assert_eq!(frame.planes[0].stride, 2560);
 /// assert_eq!(frame.size_of_buffer(0)?, 2560 * 480);
-/// # Ok::<(), dmashare::share::FrameError>(())
+/// # Ok::<(), dmashare::frame::FrameError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -130,6 +167,19 @@ pub enum FrameError {
     /// No plane, or more than [`MAX_PLANES`].
     #[error("{0} planes; a frame has 1 to {MAX_PLANES}")]
     Planes(usize),
+    /// Fewer planes than the format has.
+    #[error("{found} planes, but format {fourcc} has {expected}; describe them all")]
+    Missing {
+        /// The format.
+        fourcc: Fourcc,
+        /// How many planes the frame has.
+        found: usize,
+        /// How many the format has.
+        expected: usize,
+    },
+    /// Strides cannot be multiples of nothing.
+    #[error("strides cannot be aligned to 0 bytes; use 1 for rows that touch each other")]
+    Align,
     /// The layout of this format is not known here.
     #[error("the layout of format {0} is not known; describe its planes yourself")]
     Format(Fourcc),
@@ -169,59 +219,109 @@ pub enum FrameError {
     /// The frame is too large for its description (strides are 32 bits wide).
     #[error("a row of {0} pixels of format {1} is longer than 4 GiB")]
     TooWide(u32, Fourcc),
+    /// The frame is too large for its description (offsets are 32 bits wide).
+    #[error("of {0}x{1} pixels of format {2} a plane would start beyond 4 GiB")]
+    TooLarge(u32, u32, Fourcc),
 }
 
 impl Frame {
-    /// A linear frame of one plane with rows that touch each other.
+    /// A linear frame with rows that touch each other, its planes one after the
+    /// other in one buffer.
     ///
     /// # Errors
-    /// [`FrameError::Empty`], [`FrameError::TooWide`], and
-    /// [`FrameError::Format`] where [`Fourcc::bytes_per_pixel`] is `None`.
+    /// [`FrameError::Empty`], [`FrameError::TooWide`], [`FrameError::TooLarge`],
+    /// and [`FrameError::Format`] where [`Fourcc::planes`] is `None`.
     ///
     /// ```
-    /// # use dmashare::share::{Fourcc, Frame, FrameError};
+    /// # use dmashare::frame::{Fourcc, Frame, FrameError};
+    /// let frame = Frame::packed(640, 480, Fourcc::new(*b"NV12"))?;
+    /// assert_eq!(frame.planes[1].offset, 640 * 480);
+    /// assert_eq!(frame.size_of_buffer(0)?, 640 * 480 * 3 / 2);
     /// assert_eq!(Frame::packed(0, 4, Fourcc::XRGB8888), Err(FrameError::Empty(0, 4)));
+    /// # Ok::<(), FrameError>(())
     /// ```
     pub fn packed(width: u32, height: u32, fourcc: Fourcc) -> Result<Frame, FrameError> {
-        let pixel = fourcc.bytes_per_pixel().ok_or(FrameError::Format(fourcc))?;
-        let stride = width
-            .checked_mul(pixel)
-            .ok_or(FrameError::TooWide(width, fourcc))?;
-        let frame = Frame {
+        Frame::aligned(width, height, fourcc, 1)
+    }
+
+    /// A linear frame whose planes lie one after the other in one buffer, where
+    /// every row and plane starts at a multiple of `align` bytes.
+    ///
+    /// Devices ask for that; 256 suits all that are known here.
+    ///
+    /// # Errors
+    /// [`FrameError::Align`] for 0, and those of [`packed`](Self::packed).
+    ///
+    /// ```
+    /// # use dmashare::frame::{Fourcc, Frame};
+    /// let frame = Frame::aligned(100, 3, Fourcc::new(*b"NV12"), 256)?;
+    /// assert_eq!((frame.planes[0].stride, frame.planes[0].offset), (256, 0));
+    /// assert_eq!((frame.planes[1].stride, frame.planes[1].offset), (256, 768));
+    /// assert_eq!(frame.size_of_buffer(0)?, 768 + 2 * 256);
+    /// # Ok::<(), dmashare::frame::FrameError>(())
+    /// ```
+    pub fn aligned(
+        width: u32,
+        height: u32,
+        fourcc: Fourcc,
+        align: u32,
+    ) -> Result<Frame, FrameError> {
+        if width == 0 || height == 0 {
+            return Err(FrameError::Empty(width, height));
+        }
+        if align == 0 {
+            return Err(FrameError::Align);
+        }
+        let layouts = format::layouts(fourcc).ok_or(FrameError::Format(fourcc))?;
+        let align = u64::from(align);
+        let mut planes = Vec::with_capacity(layouts.len());
+        let mut end = 0u64;
+        for layout in layouts {
+            // At most 4 GiB each, and no more than four: no product or sum of
+            // them overflows a u64.
+            let stride = layout.row(width).next_multiple_of(align);
+            let stride = u32::try_from(stride).map_err(|_| FrameError::TooWide(width, fourcc))?;
+            let offset = end.next_multiple_of(align);
+            planes.push(Plane {
+                buffer: 0,
+                offset: u32::try_from(offset)
+                    .map_err(|_| FrameError::TooLarge(width, height, fourcc))?,
+                stride,
+            });
+            end = offset + u64::from(stride) * u64::from(layout.rows(height));
+        }
+        Ok(Frame {
             width,
             height,
             fourcc,
             modifier: LINEAR,
-            planes: vec![Plane {
-                buffer: 0,
-                offset: 0,
-                stride,
-            }],
-        };
-        frame.check_shape()?;
-        Ok(frame)
+            planes,
+        })
     }
 
     /// The bytes that buffer number `buffer` needs to hold its planes, if they
     /// are linear.
     ///
-    /// Subsampled planes are counted at full height, so the figure is too large
-    /// for them, and where a tiled layout pads its rows to whole tiles it is
-    /// too small: ask the driver that chose the modifier.
+    /// Of a format that is not known here ([`Fourcc::planes`]) each plane is
+    /// counted at full height, which is too large for a subsampled one. Where a
+    /// tiled layout pads its rows to whole tiles the figure is too small: ask
+    /// the driver that chose the modifier.
     ///
     /// # Errors
     /// Those of a frame that cannot be: see [`FrameError`].
     ///
     /// ```
-    /// # use dmashare::share::{Fourcc, Frame};
+    /// # use dmashare::frame::{Fourcc, Frame};
     /// let frame = Frame::packed(8, 2, Fourcc::ARGB8888)?;
     /// assert_eq!(frame.size_of_buffer(0)?, 64);
-    /// # Ok::<(), dmashare::share::FrameError>(())
+    /// # Ok::<(), dmashare::frame::FrameError>(())
     /// ```
     pub fn size_of_buffer(&self, buffer: u8) -> Result<u64, FrameError> {
         self.check_shape()?;
-        let planes = self.planes.iter().filter(|p| p.buffer == buffer);
-        let ends = planes.map(|p| self.end_of(p, p.stride.into()));
+        let planes = self.planes.iter().enumerate();
+        let ends = planes
+            .filter(|(_, p)| p.buffer == buffer)
+            .map(|(plane, p)| self.end_of(plane, p.stride.into()));
         Ok(ends.max().unwrap_or(0))
     }
 
@@ -232,22 +332,19 @@ impl Frame {
     /// before this. As for the kernel (`drm_gem_fb_init`), the last row needs
     /// its pixels, not its whole stride.
     ///
-    /// Only the 32-bit RGB formats with a [`bytes_per_pixel`] are known here.
-    /// Of every other each plane is taken to have `height` rows of `stride`
-    /// bytes, so a subsampled one, such as NV12, is refused in a buffer of just
-    /// its size.
+    /// Of a format that is not known here ([`Fourcc::planes`]) each plane is
+    /// taken to have `height` rows of `stride` bytes, so a subsampled one is
+    /// refused in a buffer of just its size.
     ///
     /// Exact this is for [`LINEAR`] frames. A tiled layout is bounded roughly,
     /// as if it were linear: its tiles can reach beyond that, and the driver
     /// that imports it has to check them.
     ///
-    /// [`bytes_per_pixel`]: Fourcc::bytes_per_pixel
-    ///
     /// # Errors
     /// What does not fit: see [`FrameError`].
     ///
     /// ```
-    /// # use dmashare::share::{Fourcc, Frame, FrameError};
+    /// # use dmashare::frame::{Fourcc, Frame, FrameError};
     /// let frame = Frame::packed(8, 2, Fourcc::ARGB8888)?;
     /// assert!(frame.check(&[64]).is_ok());
     /// assert_eq!(frame.check(&[63]), Err(FrameError::Size { plane: 0, end: 64, size: 63 }));
@@ -261,7 +358,7 @@ impl Frame {
                 buffer: p.buffer,
                 count: sizes.len(),
             })?;
-            let end = self.end_of(p, self.row(plane).unwrap_or(p.stride.into()));
+            let end = self.end_of(plane, self.row(plane).unwrap_or(p.stride.into()));
             if end > size {
                 return Err(FrameError::Size { plane, end, size });
             }
@@ -277,12 +374,12 @@ impl Frame {
     /// [`LINEAR`], and those of a frame that cannot be.
     ///
     /// ```
-    /// # use dmashare::share::{Fourcc, Frame};
+    /// # use dmashare::frame::{Fourcc, Frame};
     /// # use dmashare::buffer::Rows;
     /// let mut frame = Frame::packed(8, 2, Fourcc::XRGB8888)?;
     /// frame.planes[0].stride = 64;
     /// assert_eq!(frame.rows(0)?, Rows { offset: 0, stride: 64, row: 32, count: 2 });
-    /// # Ok::<(), dmashare::share::FrameError>(())
+    /// # Ok::<(), dmashare::frame::FrameError>(())
     /// ```
     pub fn rows(&self, plane: usize) -> Result<Rows, FrameError> {
         self.check_shape()?;
@@ -291,12 +388,14 @@ impl Frame {
         }
         let row = self.row(plane).ok_or(FrameError::Format(self.fourcc))?;
         let row = u32::try_from(row).map_err(|_| FrameError::TooWide(self.width, self.fourcc))?;
+        let count = self.rows_of(plane);
+        // `check_shape` found every plane that the format has.
         let plane = &self.planes[plane];
         Ok(Rows {
             offset: plane.offset.into(),
             stride: plane.stride,
             row,
-            count: self.height,
+            count,
         })
     }
 
@@ -306,6 +405,14 @@ impl Frame {
         }
         if self.planes.is_empty() || self.planes.len() > MAX_PLANES {
             return Err(FrameError::Planes(self.planes.len()));
+        }
+        let expected = self.fourcc.planes().unwrap_or(1);
+        if self.planes.len() < expected {
+            return Err(FrameError::Missing {
+                fourcc: self.fourcc,
+                found: self.planes.len(),
+                expected,
+            });
         }
         for (plane, &Plane { stride, .. }) in self.planes.iter().enumerate() {
             // Where this crate does not know it, a row has at least a byte.
@@ -317,17 +424,27 @@ impl Frame {
         Ok(())
     }
 
-    /// The bytes of a plane's row, where this crate knows the format: those
-    /// that it knows have their pixels in the first plane, and what a modifier
-    /// adds to it (compression data, say) in others.
+    /// How a plane is laid out, where this crate knows the format: one that a
+    /// modifier adds to it (compression data, say) is not known.
+    fn layout(&self, plane: usize) -> Option<&'static Layout> {
+        format::layouts(self.fourcc)?.get(plane)
+    }
+
+    /// The bytes of a plane's row.
     fn row(&self, plane: usize) -> Option<u64> {
-        let pixel = self.fourcc.bytes_per_pixel().filter(|_| plane == 0)?;
-        Some(u64::from(self.width) * u64::from(pixel))
+        Some(self.layout(plane)?.row(self.width))
+    }
+
+    /// The rows of a plane: where it is not known, as many as the frame has.
+    fn rows_of(&self, plane: usize) -> u32 {
+        let layout = self.layout(plane);
+        layout.map_or(self.height, |layout| layout.rows(self.height))
     }
 
     /// The byte after a plane whose last row has `last` bytes.
-    fn end_of(&self, plane: &Plane, last: u64) -> u64 {
-        let rows_before = u64::from(self.height.saturating_sub(1));
+    fn end_of(&self, plane: usize, last: u64) -> u64 {
+        let rows_before = u64::from(self.rows_of(plane).saturating_sub(1));
+        let plane = &self.planes[plane];
         u64::from(plane.offset) + u64::from(plane.stride) * rows_before + last
     }
 }
@@ -367,7 +484,7 @@ mod tests {
             frame.planes[without].stride = 0;
             let expected = FrameError::Stride {
                 plane: without,
-                row: 1,
+                row: if without < 2 { 8 } else { 1 },
                 stride: 0,
             };
             assert_eq!(frame.check(&[16]), Err(expected));

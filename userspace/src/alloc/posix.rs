@@ -1,0 +1,254 @@
+//! POSIX shared memory: shm_open(3).
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, fstat, ftruncate, statvfs};
+use rustix::io::Errno;
+use rustix::shm::{self, OFlags};
+
+use super::{AllocError, Allocate, Limit, Request, Way};
+use crate::buffer::Buffer;
+
+const FOLDER: &str = "/dev/shm";
+
+/// The longest name a file can have, in bytes.
+const NAME_MAX: usize = 255;
+
+/// How often a name is looked at again; see [`Posix::open_when_sized`].
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Allocates POSIX shared memory: files in `/dev/shm`, which other programs
+/// open by a name they agree on, in any language.
+///
+/// It takes no seals, so that whoever opens it can make it smaller under the
+/// others: it is [`Kind::Shm`](crate::buffer::Kind::Shm), and only
+/// `map_shrinkable` maps it. A memfd is safer wherever a socket can pass it.
+///
+/// [`allocate`](Allocate::allocate) gives memory without a name: it has one for
+/// the moment between two calls, that nobody knows.
+///
+/// ```
+/// use dmashare::alloc::{Mode, Posix, Request};
+/// use dmashare::buffer::Access;
+/// let name = format!("dmashare-doc-{}", std::process::id());
+/// let mode = Mode::RUSR | Mode::WUSR;
+/// let buffer = Posix::create(&name, &Request::new(4096), mode)?;
+/// buffer.map_shrinkable(Access::Write)?.access(Access::Write)?.fill(7)?;
+///
+/// let again = Posix::open(&name)?; // in another process, as a rule
+/// Posix::unlink(&name)?; // the memory lives on
+/// let mut byte = [0];
+/// let mut mapping = again.map_shrinkable(Access::Read)?;
+/// mapping.access(Access::Read)?.read_at(4095, &mut byte)?;
+/// assert_eq!(byte, [7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Posix;
+
+impl Posix {
+    /// Needs nothing but `/dev/shm`.
+    pub fn new() -> Posix {
+        Posix
+    }
+
+    /// Makes memory of this name, which must not exist. It stays until
+    /// [`unlink`](Self::unlink), whoever lives or dies.
+    ///
+    /// As with every file, the process's umask takes from `mode`.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`]: `EEXIST` where there is one; and those of
+    /// [`Allocate::allocate`].
+    pub fn create(name: &str, request: &Request, mode: Mode) -> Result<Buffer, AllocError> {
+        request.fits(Way::Posix)?;
+        let name = file_name(name)?;
+        let size = request.whole_pages()?;
+        room()?.admits(size)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        let fd = shm::open(name, flags, mode).map_err(os("shm_open", name))?;
+        // A name that leads to nothing is not to stay.
+        sized(fd, name, size).inspect_err(|_| {
+            let _ = shm::unlink(name);
+        })
+    }
+
+    /// Opens the memory of this name, for reading alone where that is all one
+    /// may.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`] where it cannot be opened, and [`AllocError::Buffer`]
+    /// where its maker has not given it a size yet.
+    ///
+    /// ```
+    /// use dmashare::alloc::Posix;
+    /// let error = Posix::open("/no such memory").unwrap_err();
+    /// assert!(error.to_string().starts_with("/dev/shm/no such memory: shm_open: No such"));
+    /// ```
+    pub fn open(name: &str) -> Result<Buffer, AllocError> {
+        let name = file_name(name)?;
+        Ok(Buffer::from_fd(open(name)?)?)
+    }
+
+    /// As [`open`](Self::open), but waits while it has no size: a maker makes
+    /// the name first, and sets the size in a second call.
+    ///
+    /// It looks again every millisecond. inotify(7) would tell at once, but
+    /// takes one of the few instances a user has, and a wait that is over after
+    /// a call or two is not worth one.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`] with `ETIMEDOUT` where it got no size in time, and
+    /// those of [`open`](Self::open).
+    pub fn open_when_sized(name: &str, timeout: Duration) -> Result<Buffer, AllocError> {
+        let name = file_name(name)?;
+        let fd = open(name)?;
+        let started = Instant::now();
+        while fstat(&fd).map_err(os("fstat", name))?.st_size == 0 {
+            let left = timeout.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Err(os("wait for its size", name)(Errno::TIMEDOUT));
+            }
+            std::thread::sleep(left.min(PAUSE));
+        }
+        Ok(Buffer::from_fd(fd)?)
+    }
+
+    /// Takes the name from this memory, which lives on for those who have it
+    /// open.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`].
+    pub fn unlink(name: &str) -> Result<(), AllocError> {
+        let name = file_name(name)?;
+        shm::unlink(name).map_err(os("shm_unlink", name))
+    }
+}
+
+impl Allocate for Posix {
+    fn way(&self) -> Way {
+        Way::Posix
+    }
+
+    fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
+        request.fits(Way::Posix)?;
+        let size = request.whole_pages()?;
+        room()?.admits(size)?;
+        // What /proc/PID/maps shows. The number cannot be guessed, so that
+        // nobody can be there first.
+        let label = request.name.replace('/', "_");
+        let number = RandomState::new().build_hasher().finish();
+        let name = format!("{label}.{}.{number:016x}", std::process::id());
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        let fd = shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(os("shm_open", &name))?;
+        shm::unlink(&name).map_err(os("shm_unlink", &name))?;
+        sized(fd, &name, size)
+    }
+}
+
+/// The most that a buffer can have now.
+///
+/// The kernel takes any size, and ends who then touches a page that it has not
+/// got with SIGBUS. Someone else may take the room meanwhile.
+pub(super) fn room() -> Result<Limit, AllocError> {
+    let stat = statvfs(FOLDER).map_err(|source| AllocError::Os {
+        operation: "statvfs",
+        name: FOLDER.to_owned(),
+        source,
+        help: help("statvfs", source).to_owned(),
+    })?;
+    // A tmpfs mounted with size=0 is bounded by memory alone.
+    let unbounded = stat.f_blocks == 0;
+    Ok(Limit {
+        bytes: match unbounded {
+            true => super::request::LARGEST.bytes,
+            false => stat.f_bavail.saturating_mul(stat.f_frsize),
+        },
+        of: "the room left in /dev/shm",
+    })
+}
+
+/// Gives a new file its size.
+fn sized(fd: OwnedFd, name: &str, size: u64) -> Result<Buffer, AllocError> {
+    ftruncate(&fd, size).map_err(os("ftruncate", name))?;
+    Ok(Buffer::from_fd(fd)?)
+}
+
+fn open(name: &str) -> Result<OwnedFd, AllocError> {
+    let open = |flags| shm::open(name, flags, Mode::empty());
+    match open(OFlags::RDWR) {
+        Err(Errno::ACCESS) => open(OFlags::RDONLY),
+        opened => opened,
+    }
+    .map_err(os("shm_open", name))
+}
+
+/// The name as shm_open(3) wants it, without the slash it may begin with.
+fn file_name(name: &str) -> Result<&str, AllocError> {
+    let file = name.strip_prefix('/').unwrap_or(name);
+    let problem = match file {
+        "" | "." | ".." => "no name of a file",
+        _ if file.contains('/') => "a slash that is not its first byte",
+        _ if file.contains('\0') => "a NUL byte",
+        _ if file.len() > NAME_MAX => "more than 255 bytes",
+        _ => return Ok(file),
+    };
+    Err(AllocError::Name {
+        name: name.to_owned(),
+        problem,
+    })
+}
+
+fn os(operation: &'static str, name: &str) -> impl FnOnce(Errno) -> AllocError {
+    move |source| AllocError::Os {
+        operation,
+        name: format!("{FOLDER}/{name}"),
+        source,
+        help: help(operation, source).to_owned(),
+    }
+}
+
+fn help(operation: &str, source: Errno) -> &'static str {
+    match (operation, source) {
+        ("shm_open", Errno::EXIST) => {
+            "open it; or, where it was left behind, remove it by Posix::unlink"
+        }
+        ("shm_open", Errno::NOENT) => "its maker has to create it first; or mount tmpfs there",
+        ("statvfs", Errno::NOENT) => "mount tmpfs there",
+        ("shm_open" | "shm_unlink", Errno::ACCESS | Errno::PERM) => {
+            "it belongs to another user, or the folder is not for everyone (mode 1777)"
+        }
+        ("wait for its size", _) => "its maker has not set one by ftruncate(2)",
+        (_, Errno::NOSPC) => "free memory, or raise the size of that tmpfs",
+        (_, Errno::FBIG) => "raise RLIMIT_FSIZE, or ask for less",
+        (_, Errno::MFILE) => "close handles or raise RLIMIT_NOFILE",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_shm_open() {
+        let longest = "n".repeat(NAME_MAX);
+        for (name, file) in [
+            ("/a", "a"),
+            ("a", "a"),
+            ("...", "..."),
+            (&longest, &longest),
+        ] {
+            assert_eq!(file_name(name), Ok(file));
+        }
+        let long = "n".repeat(NAME_MAX + 1);
+        for name in ["", "/", "//a", "/.", "..", "a/b", "/a/", "a\0b", &long] {
+            let refused = file_name(name);
+            assert!(matches!(refused, Err(AllocError::Name { .. })), "{name:?}");
+        }
+    }
+}
