@@ -1,21 +1,14 @@
 //! The demo's whole way, in two real processes.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use dmashare_cli::demo::report::{Event, Outcome, read};
+use dmashare_tests::command;
 use dmashare_tests::conformance::Verdict;
 use libtest_mimic::Trial;
 
 use crate::kms::BOCHS_IMPORTS;
 use crate::{ensure, kernel_version, test, text};
-
-/// Set for a copy of this program that is to be the command `dmashare`; the
-/// process A that it starts inherits it.
-const AS_DMASHARE: &str = "DMASHARE_TESTS_AS_COMMAND";
-
-pub(crate) fn is_dmashare() -> bool {
-    std::env::var_os(AS_DMASHARE).is_some()
-}
 
 pub(crate) fn trials() -> Vec<Trial> {
     let whole = match kernel_version() >= BOCHS_IMPORTS {
@@ -36,13 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn dmashare(arguments: &[&str]) -> Result<Output, String> {
-    command(arguments).output().map_err(text)
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(arguments).env(AS_DMASHARE, "");
-    command
+    command::dmashare(arguments).output().map_err(text)
 }
 
 /// The steps that were done, in order, and whether the result was verified.
@@ -119,7 +106,7 @@ fn on_host_does_what_it_can() -> Verdict {
 
 /// Every step has its word, also where a screen is there and nothing to show.
 fn without_a_gpu_leaves_out_the_screen() -> Verdict {
-    let mut command = command(&["demo", "--on-host", "--json"]);
+    let mut command = command::dmashare(&["demo", "--on-host", "--json"]);
     // An EGL without a driver.
     command.env("__EGL_VENDOR_LIBRARY_FILENAMES", "/no/such.json");
     let output = command.output().map_err(text)?;

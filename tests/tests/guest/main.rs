@@ -20,12 +20,13 @@ use std::sync::Arc;
 use dmashare::alloc::{Allocate, Way, probe};
 use dmashare_tests::conformance::{self, Verdict};
 use dmashare_tests::ways::{self, skipped, test};
+use dmashare_tests::{command, pairing};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     conformance::child();
-    if demo::is_dmashare() {
-        return dmashare_cli::main();
+    if let Some(ended) = command::main() {
+        return ended;
     }
     let mut arguments = Arguments::from_args();
     // Some tests count the handles of this process, and all share one screen.
@@ -49,6 +50,19 @@ fn trials() -> Vec<Trial> {
     trials.extend(module::trials());
     trials.extend(sealed::trials());
     trials.extend(demo::trials());
+    trials.extend(pairing_trials());
+    trials
+}
+
+/// Independent programs at the other end.
+fn pairing_trials() -> Vec<Trial> {
+    let dma_heap = std::path::Path::new("/dev/dma_heap/system").exists();
+    let checks = pairing::pairing(dma_heap).into_iter();
+    let mut trials: Vec<Trial> = checks
+        .map(|(name, check)| test(&format!("pairing::{name}"), check))
+        .collect();
+    let left_out = pairing::left_out(dma_heap).into_iter();
+    trials.extend(left_out.map(|(name, why)| skipped(&format!("pairing::{name}"), why)));
     trials
 }
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +8,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::demo::report::Report;
 use crate::demo::{self, producer};
-use crate::probe;
+use crate::failure::Failure;
+use crate::read::{self, Read};
+use crate::rm::{self, Rm};
+use crate::write::{self, Write};
+use crate::{bench, probe};
 
 /// Share buffers by their handle, not by copying them: between processes, and
 /// between processes and devices
@@ -31,6 +35,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make memory of one of the four ways, for another process to find or to be sent
+    #[command(subcommand)]
+    Write(Write),
+    /// Show memory that another process made: what it is, or its bytes
+    #[command(subcommand)]
+    Read(Read),
+    /// Remove a key or a name, which would outlive its makers
+    #[command(subcommand)]
+    Rm(Rm),
+    /// Measure what it costs to hand a frame to another process, by its handle and by copies
+    Bench(bench::Options),
+    /// The other process of the benchmark
+    #[command(hide = true)]
+    BenchConsumer(bench::ConsumerOptions),
     /// Pass a picture from one process through the GPU to the screen, without a copy
     Demo {
         #[command(flatten)]
@@ -61,6 +79,11 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Probe { json } => probe_command(json),
+        Command::Write(write) => ended(write::run(&write)),
+        Command::Read(read) => ended(read::run(&read)),
+        Command::Rm(rm) => ended(rm::run(&rm)),
+        Command::Bench(options) => ended(bench::run(&options)),
+        Command::BenchConsumer(options) => ended(bench::consume(&options)),
         Command::Demo { options, json } => demo_command(&options, json),
         // Process B says what A told it: one line for both.
         Command::DemoProducer(options) => match producer::run(&options) {
@@ -68,6 +91,18 @@ pub fn main() -> ExitCode {
             Err(error) => status_of(&error),
         },
         Command::Man { folder } => told(manual_pages(folder.as_deref())),
+    }
+}
+
+fn ended(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                complain(line);
+            }
+            failure.status()
+        }
     }
 }
 

@@ -2,9 +2,21 @@
 //! result from outside needs: what is drawn ([`demo::scene`]) and what is told
 //! ([`demo::report`]).
 
+mod bench;
+mod bytes;
 mod cli;
+mod content;
 pub mod demo;
+mod endpoint;
+mod explain;
+mod failure;
+mod line;
 pub mod probe;
+mod read;
+mod rm;
+mod size;
 mod table;
+mod told;
+mod write;
 
 pub use cli::main;
