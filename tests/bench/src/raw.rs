@@ -109,6 +109,17 @@ pub(crate) fn pair(kind: i32) -> [i32; 2] {
 #[repr(C, align(8))]
 struct Control([u8; 24]); // CMSG_SPACE(sizeof(int))
 
+/// A message of one part, which both ends read and write in place.
+fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+    // SAFETY: all zeros is an empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    message
+}
+
 /// Some bytes with an fd.
 pub(crate) fn send(socket: i32, bytes: &[u8], fd: i32) {
     let mut control = Control([0; 24]);
@@ -116,12 +127,7 @@ pub(crate) fn send(socket: i32, bytes: &[u8], fd: i32) {
         iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(),
         iov_len: bytes.len(),
     };
-    // SAFETY: all zeros is an empty message.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len();
+    let message = message(&mut part, &mut control);
     // SAFETY: the control space holds one header and one fd.
     let sent = unsafe {
         let header = libc::CMSG_FIRSTHDR(&raw const message);
@@ -141,12 +147,7 @@ pub(crate) fn recv(socket: i32, bytes: &mut [u8]) -> i32 {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
     };
-    // SAFETY: all zeros is an empty message.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len();
+    let mut message = message(&mut part, &mut control);
     // SAFETY: the parts live, and the header is checked before it is read.
     unsafe {
         let received = libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC);

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::read::{self, Read};
 use crate::rm::{self, Rm};
 use crate::write::{self, Write};
-use crate::{bench, probe};
+use crate::{bench, probe, told};
 
 /// Share buffers by their handle, not by copying them: between processes, and
 /// between processes and devices
@@ -108,12 +108,9 @@ fn ended(done: Result<(), Failure>) -> ExitCode {
 
 fn probe_command(json: bool) -> ExitCode {
     let probe = probe::probe();
-    let mut out = io::stdout().lock();
-    told(match json {
-        true => serde_json::to_writer(&mut out, &probe)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
-        false => writeln!(out, "{probe}"),
+    ended(match json {
+        true => told::json(&probe),
+        false => told::lines(&[probe]),
     })
 }
 
@@ -148,15 +145,7 @@ fn manual_pages(folder: Option<&Path>) -> io::Result<()> {
 
 /// The end of a command that could do all but print.
 fn told(result: io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read it has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("cannot write: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    ended(result.map_err(Failure::output))
 }
 
 /// One line on standard error.
