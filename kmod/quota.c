@@ -5,6 +5,7 @@
  * its exporter can keep it from eating the system.
  */
 
+#include <linux/fs.h>
 #include <linux/kref.h>
 #include <linux/limits.h>
 #include <linux/mm.h>
@@ -42,7 +43,9 @@ struct dmashare_quota {
 };
 
 static DEFINE_SPINLOCK(dmashare_quota_lock);
-static u64 dmashare_total_used;	/* bytes, under dmashare_quota_lock */
+/* All live buffers' bytes, and how many they are; under dmashare_quota_lock. */
+static u64 dmashare_total_used;
+static u64 dmashare_total_buffers;
 
 /**
  * dmashare_quota_init - fit the limit of all buffers to this machine's memory
@@ -81,6 +84,37 @@ void dmashare_quota_close(struct dmashare_quota *quota)
 	kref_put(&quota->ref, dmashare_quota_free);
 }
 
+/**
+ * dmashare_quota_file_open - &file_operations.open of a node that allocates
+ * @inode: the node
+ * @file: its open file, whose private data becomes its account
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int dmashare_quota_file_open(struct inode *inode, struct file *file)
+{
+	struct dmashare_quota *quota = dmashare_quota_open();
+
+	if (!quota)
+		return -ENOMEM;
+
+	file->private_data = quota;
+	return 0;
+}
+
+/**
+ * dmashare_quota_file_release - &file_operations.release of such a node
+ * @inode: the node
+ * @file: its open file
+ *
+ * Return: 0.
+ */
+int dmashare_quota_file_release(struct inode *inode, struct file *file)
+{
+	dmashare_quota_close(file->private_data);
+	return 0;
+}
+
 static u64 dmashare_mb(const unsigned int *limit)
 {
 	/* Root may write the parameter at any time. */
@@ -112,6 +146,7 @@ int dmashare_quota_charge(struct dmashare_quota *quota, u64 size)
 	    dmashare_fits(dmashare_total_used, size, dmashare_mb(&max_total_mb))) {
 		quota->used += size;
 		dmashare_total_used += size;
+		dmashare_total_buffers++;
 		kref_get(&quota->ref);
 		ret = 0;
 	}
@@ -130,7 +165,26 @@ void dmashare_quota_uncharge(struct dmashare_quota *quota, u64 size)
 	spin_lock(&dmashare_quota_lock);
 	quota->used -= size;
 	dmashare_total_used -= size;
+	dmashare_total_buffers--;
 	spin_unlock(&dmashare_quota_lock);
 
 	kref_put(&quota->ref, dmashare_quota_free);
+}
+
+/**
+ * dmashare_quota_info - tell the limits and what is used of them
+ * @quota: account of the open file that asks, or NULL
+ * @info: where to
+ */
+void dmashare_quota_info(struct dmashare_quota *quota, struct dmashare_info *info)
+{
+	info->max_buffer = dmashare_mb(&max_buffer_mb);
+	info->file_max = dmashare_mb(&max_file_mb);
+	info->total_max = dmashare_mb(&max_total_mb);
+
+	spin_lock(&dmashare_quota_lock);
+	info->file_used = quota ? quota->used : 0;
+	info->total_used = dmashare_total_used;
+	info->buffers = dmashare_total_buffers;
+	spin_unlock(&dmashare_quota_lock);
 }
