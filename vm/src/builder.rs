@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dmashare_vm_init::{Boot, Module, Mount};
 
-use crate::debian::Kernel;
+use crate::debian::{Index, Kernel};
 use crate::qemu::{Machine, PROGRAM, Share};
 use crate::{Error, Vm, initramfs};
 
@@ -92,13 +92,27 @@ impl Builder {
     }
 
     /// Load this module of the kernel's, after those it depends on, with these
-    /// parameters (`""` for none).
+    /// parameters (`""` for none); asked for twice, with the later ones. Of
+    /// names with `|` between them (`cirrus|cirrus-qemu`) the first is loaded
+    /// that the kernel has. One that is built in gets its parameters on the
+    /// kernel's command line.
     pub fn module(mut self, name: impl Into<String>, parameters: impl Into<String>) -> Builder {
         self.modules.push((name.into(), parameters.into()));
         self
     }
 
+    /// Load this module as an entry of a project's settings or an option says
+    /// it: its name, and its parameters after a space.
+    pub(crate) fn module_entry(self, entry: &str) -> Builder {
+        let entry = entry.trim();
+        let (name, parameters) = entry.split_once(' ').unwrap_or((entry, ""));
+        self.module(name, parameters.trim())
+    }
+
     /// Load this module file, after those of the kernel.
+    ///
+    /// The guest's programs find it in the folder [`MODULE_FILES`](crate::MODULE_FILES) by its own
+    /// name, where one of them wants to load it again.
     pub fn module_file(
         mut self,
         file: impl Into<PathBuf>,
@@ -156,17 +170,12 @@ impl Builder {
     /// A module or folder that is not there, and whatever kept it from
     /// booting, told apart as in [`Error`].
     pub fn boot(self) -> Result<Vm, Error> {
-        let files = self.module_contents()?;
+        let index = self.kernel.index()?;
+        let (modules, command_line) = self.wanted_modules(&index)?;
+        let files = self.module_contents(&index, &modules)?;
         let shares = self.checked_shares()?;
         let boot = Boot {
-            modules: files
-                .iter()
-                .map(|(file, parameters, _)| Module {
-                    file: file.clone(),
-                    parameters: parameters.clone().unwrap_or_default(),
-                    optional: parameters.is_none(),
-                })
-                .collect(),
+            modules: files.iter().map(|file| file.order.clone()).collect(),
             mounts: self.mounts(&shares),
             clock: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -176,12 +185,12 @@ impl Builder {
         };
         let contents = files
             .iter()
-            .map(|(file, _, bytes)| (file.as_str(), bytes.as_slice()));
+            .map(|file| (file.order.file.as_str(), file.bytes.as_slice()));
         let machine = Machine {
             qemu: self.kernel.debian.tool(PROGRAM)?,
             initramfs: initramfs::build(&boot, contents),
             kernel: self.kernel.vmlinux.clone(),
-            command_line: COMMAND_LINE.into(),
+            command_line,
             disks: vec![self.root.clone(), self.kernel.image.clone()],
             shares,
             devices: self.devices.clone(),
@@ -191,20 +200,46 @@ impl Builder {
         Vm::boot(&machine, self.kernel.name, self.deadline)
     }
 
+    /// The kernel's modules that were asked for, by the names that it has them
+    /// by, with their parameters; and the command line with the parameters of
+    /// those that are built in.
+    fn wanted_modules(&self, index: &Index) -> Result<(Vec<(&str, &str)>, String), Error> {
+        let mut modules = Vec::new();
+        let mut command_line = COMMAND_LINE.to_owned();
+        for (names, parameters) in &self.modules {
+            let name = self.kernel.first_module(index, names)?;
+            if index.is_built_in(name) {
+                for parameter in words(parameters) {
+                    command_line.push_str(&format!(" {name}.{parameter}"));
+                }
+            }
+            modules.push((name, parameters.as_str()));
+        }
+        Ok((modules, command_line))
+    }
+
     /// Every module to load, in this order.
-    fn module_contents(&self) -> Result<Vec<ModuleFile>, Error> {
+    fn module_contents(
+        &self,
+        index: &Index,
+        modules: &[(&str, &str)],
+    ) -> Result<Vec<ModuleFile>, Error> {
         let mut names: Vec<&str> = FIRST_MODULES.to_vec();
-        names.extend(self.modules.iter().map(|(name, _)| name.as_str()));
-        let parameters: HashMap<String, &String> = self
-            .modules
+        names.extend(modules.iter().map(|(name, _)| name));
+        let parameters: HashMap<String, &str> = modules
             .iter()
-            .map(|(name, parameters)| (name.replace('-', "_"), parameters))
+            .map(|(name, parameters)| (name.replace('-', "_"), *parameters))
             .collect();
         let mut files = Vec::new();
-        for (file, bytes) in self.kernel.module_files(&names)? {
-            let name = file.trim_end_matches(".ko").replace('-', "_");
-            let given = parameters.get(&name).map(|p| p.to_string());
-            files.push((file, given, bytes));
+        for (file, bytes) in self.kernel.read_modules(index, &names)? {
+            let given = parameters.get(&file.trim_end_matches(".ko").replace('-', "_"));
+            let order = Module {
+                file: format!("/modules/{file}"),
+                parameters: given.copied().unwrap_or_default().to_owned(),
+                optional: given.is_none(),
+                keep: false,
+            };
+            files.push(ModuleFile { order, bytes });
         }
         for (file, parameters) in &self.module_files {
             let bytes = std::fs::read(file).map_err(|source| Error::Io {
@@ -212,12 +247,15 @@ impl Builder {
                 source,
             })?;
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            files.push((name.into_owned(), Some(parameters.clone()), bytes));
+            let order = Module {
+                file: format!("/modules/{name}"),
+                parameters: parameters.clone(),
+                optional: false,
+                keep: true,
+            };
+            files.push(ModuleFile { order, bytes });
         }
-        Ok(files
-            .into_iter()
-            .map(|(name, parameters, bytes)| (format!("/modules/{name}"), parameters, bytes))
-            .collect())
+        Ok(files)
     }
 
     fn checked_shares(&self) -> Result<Vec<Share>, Error> {
@@ -263,9 +301,22 @@ impl Builder {
     }
 }
 
-/// A module's name in the initramfs, its parameters where it was asked for by
-/// name, and what is in it.
-type ModuleFile = (String, Option<String>, Vec<u8>);
+/// A module to load, and what is in its file.
+struct ModuleFile {
+    order: Module,
+    bytes: Vec<u8>,
+}
+
+/// The words of a module's parameters: spaces part them, but for those between
+/// double quotes.
+fn words(parameters: &str) -> Vec<&str> {
+    let mut quoted = false;
+    let parts = parameters.split(|c: char| {
+        quoted ^= c == '"';
+        c.is_whitespace() && !quoted
+    });
+    parts.filter(|word| !word.is_empty()).collect()
+}
 
 fn seed() -> Result<Vec<u8>, Error> {
     let mut seed = vec![0; 64];
@@ -276,4 +327,15 @@ fn seed() -> Result<Vec<u8>, Error> {
         source,
     })?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_parted_by_spaces_outside_of_quotes() {
+        assert_eq!(words(" a=1  b=\"x y\" c "), ["a=1", "b=\"x y\"", "c"]);
+        assert!(words("").is_empty());
+    }
 }

@@ -18,6 +18,7 @@ mod console;
 pub mod debian;
 mod error;
 mod guest;
+mod guest_options;
 mod initramfs;
 mod progress;
 pub mod project;
@@ -28,6 +29,7 @@ mod vm;
 
 pub use builder::Builder;
 pub use command::{Command, Event, Output, Process};
-pub use dmashare_vm_init::{Exit, Ready, WindowSize};
+pub use dmashare_vm_init::{Exit, MODULE_FILES, Ready, WindowSize};
 pub use error::Error;
+pub use guest_options::GuestOptions;
 pub use vm::Vm;

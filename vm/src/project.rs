@@ -7,9 +7,12 @@
 //! kernels = ["6.12", "7.2"]      # what `test` boots
 //! suite = "trixie"               # the Debian suite of the guest's root
 //! packages = ["libegl1"]         # and the packages in it
-//! modules = ["bochs"]            # modules of the kernel's to load
+//! # Modules of the kernel's to load, with parameters after a space; of names
+//! # with `|` between them, the first that the kernel has.
+//! modules = ["bochs", "vivid n_devs=2", "cirrus|cirrus-qemu"]
 //! devices = ["bochs-display"]    # in the words of QEMU's -device
 //! module = "kmod"                # a folder with a Kbuild: built for each kernel, and loaded
+//! module-parameters = "debug=1"  # as on insmod's command line
 //! cargo-args = ["--all-features"] # for `cargo test`
 //!
 //! [workspace.metadata.vm.commands] # `cargo vm NAME` runs cargo with these
@@ -19,6 +22,9 @@
 //! [package.metadata.vm]
 //! guest-tests = ["guest"]
 //! ```
+//!
+//! The guest's programs find the project's module as `/run/vm/NAME.ko`, where
+//! one wants to load it again: see [`Builder::module_file`].
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -29,7 +35,7 @@ use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 use serde::Deserialize;
 
 use crate::debian::{Debian, Kernel, Root, build_module};
-use crate::{Builder, Error};
+use crate::{Builder, Error, GuestOptions};
 
 /// The cargo that runs us, or the one in `PATH`.
 pub(crate) fn cargo() -> Command {
@@ -48,12 +54,16 @@ pub struct Settings {
     pub suite: String,
     /// The Debian packages in it, beside those they depend on.
     pub packages: Vec<String>,
-    /// Modules of the kernel's to load.
+    /// Modules of the kernel's to load: a name, or some with `|` between them
+    /// of which the first is taken that the kernel has, and parameters after a
+    /// space.
     pub modules: Vec<String>,
     /// Devices, in the words of QEMU's `-device`.
     pub devices: Vec<String>,
     /// A folder with an out-of-tree module to build and to load.
     pub module: Option<PathBuf>,
+    /// The parameters that it is loaded with.
+    pub module_parameters: String,
     /// What `cargo test` is to be given.
     pub cargo_args: Vec<String>,
     /// The project's own commands: what to run cargo with.
@@ -70,6 +80,7 @@ impl Default for Settings {
             modules: Vec::new(),
             devices: Vec::new(),
             module: None,
+            module_parameters: String::new(),
             cargo_args: Vec::new(),
             commands: BTreeMap::new(),
         }
@@ -176,6 +187,20 @@ impl Project {
     /// # Errors
     /// What could not be fetched or built.
     pub fn guest(&self, debian: &Debian, kernel: &str, module: bool) -> Result<Builder, Error> {
+        self.guest_with(debian, kernel, module, &GuestOptions::default())
+    }
+
+    /// The same with what these options say, too.
+    ///
+    /// # Errors
+    /// What could not be fetched or built.
+    pub fn guest_with(
+        &self,
+        debian: &Debian,
+        kernel: &str,
+        module: bool,
+        options: &GuestOptions,
+    ) -> Result<Builder, Error> {
         let settings = &self.settings;
         let kernel = Kernel::prepare(debian, kernel)?;
         let packages: Vec<&str> = settings.packages.iter().map(String::as_str).collect();
@@ -190,14 +215,16 @@ impl Project {
         if !self.target_folder().starts_with(self.folder()) {
             builder = builder.share(self.target_folder());
         }
-        for module in &settings.modules {
-            builder = builder.module(module, "");
+        for entry in &settings.modules {
+            builder = builder.module_entry(entry);
         }
         for device in &settings.devices {
             builder = builder.device(device);
         }
-        Ok(built
-            .into_iter()
-            .fold(builder, |b, file| b.module_file(file, "")))
+        if let Some(file) = built {
+            let given = options.project_module_parameters.as_ref();
+            builder = builder.module_file(file, given.unwrap_or(&settings.module_parameters));
+        }
+        Ok(options.apply(builder))
     }
 }

@@ -4,10 +4,10 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dmashare_vm_init::{Boot, Module, Mount, PORT};
+use dmashare_vm_init::{Boot, MODULE_FILES, Module, Mount, PORT};
 use rustix::mount::{MountFlags, mount, mount_move};
 
 /// How long a device may take to appear after its driver was loaded.
@@ -31,6 +31,7 @@ pub(crate) fn load_modules(modules: &[Module]) -> io::Result<()> {
         let parameters = CString::new(module.parameters.as_str())?;
         match rustix::system::finit_module(file.as_fd(), &parameters, 0) {
             // The kernel may have it already, built in or asked for by another.
+            Ok(()) | Err(rustix::io::Errno::EXIST) if module.keep => {}
             Ok(()) | Err(rustix::io::Errno::EXIST) => fs::remove_file(&module.file)?,
             Err(rustix::io::Errno::NODEV) if module.optional => {}
             Err(error) => {
@@ -76,6 +77,8 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         .split_first()
         .ok_or_else(|| io::Error::other("no root file system was ordered"))?;
     writable_root(root)?;
+    // Out of the initramfs, which is out of reach from here on.
+    let kept = take_kept(&orders.modules)?;
     move_into_root()?;
     for fs in [
         ("proc", "/proc", ""),
@@ -89,6 +92,7 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         let (fstype, target, options) = fs;
         mount_at(fstype, target, fstype, MountFlags::empty(), options)?;
     }
+    put_kept(kept)?;
     // Not every kernel has it, and nothing here needs it.
     let _ = mount_at(
         "debugfs",
@@ -110,6 +114,28 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         mount_ordered(other, &other.target)?;
     }
     settle(orders)
+}
+
+/// The module files to keep: their names, and what is in them.
+fn take_kept(modules: &[Module]) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    modules
+        .iter()
+        .filter(|module| module.keep)
+        .map(|module| {
+            let bytes = read(&module.file)?;
+            fs::remove_file(&module.file)?;
+            let name = Path::new(&module.file).file_name().unwrap_or_default();
+            Ok((Path::new(MODULE_FILES).join(name), bytes))
+        })
+        .collect()
+}
+
+fn put_kept(kept: Vec<(PathBuf, Vec<u8>)>) -> io::Result<()> {
+    fs::create_dir_all(MODULE_FILES).map_err(|error| context(error, MODULE_FILES))?;
+    for (file, bytes) in kept {
+        fs::write(&file, bytes).map_err(|error| context(error, file.display()))?;
+    }
+    Ok(())
 }
 
 /// The root image stays as it is; what the guest writes goes to memory.

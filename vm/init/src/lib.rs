@@ -17,6 +17,10 @@ pub const PORT: &str = "vm.agent";
 /// Where init finds its [`Boot`] orders in the initramfs.
 pub const BOOT_FILE: &str = "/boot.json";
 
+/// Where the guest's programs find the module files that the host gave it, by
+/// their own names, to load one again.
+pub const MODULE_FILES: &str = "/run/vm";
+
 /// The largest payload of one frame, in bytes. Longer output is cut in pieces.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
@@ -191,6 +195,8 @@ pub struct Module {
     pub parameters: String,
     /// Nobody asked for it by name: it may find nothing to drive.
     pub optional: bool,
+    /// The host's own, and not the kernel's: kept in [`MODULE_FILES`].
+    pub keep: bool,
 }
 
 /// A file system to mount.

@@ -14,7 +14,7 @@ use crate::debian::host::{self, Consent};
 use crate::debian::{self, Debian};
 use crate::progress::Progress;
 use crate::project::{Project, cargo};
-use crate::{Error, suite};
+use crate::{Error, GuestOptions, suite};
 
 /// Boot real kernels in QEMU and run programs and tests there; no KVM and no
 /// GPU needed.
@@ -68,61 +68,33 @@ enum Verb {
     Project(Vec<OsString>),
 }
 
-/// What kind of guest to boot.
+/// The one guest to boot.
 #[derive(Args)]
-struct GuestOptions {
+struct OneGuest {
     /// The kernel: a version (6.12), or debian:SUITE; default: the project's
     #[arg(long, short, value_name = "NAME")]
     kernel: Option<String>,
-    /// One more module of the kernel's to load, with parameters after a space
-    #[arg(long, short, value_name = "NAME [PARAMETERS]")]
-    module: Vec<String>,
-    /// Build the project's own module for this kernel, and load it
+    /// Build the project's own module for this kernel, and load it; its parameters ask for
+    /// it, too
     #[arg(long)]
     project_module: bool,
-    /// One more device, in the words of QEMU's -device
-    #[arg(long, value_name = "DEVICE")]
-    device: Vec<String>,
-    /// One more folder of the host's to read in the guest, at the same path
-    #[arg(long, value_name = "FOLDER")]
-    share: Vec<std::path::PathBuf>,
-    /// A folder of the host's that the guest may also write to
-    #[arg(long, value_name = "FOLDER")]
-    share_writable: Vec<std::path::PathBuf>,
-    /// Memory in MiB
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    memory: u32,
-    /// Processors; more than one can, rarely, oops a healthy kernel under emulation
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    cpus: u32,
-    /// How long the boot may take
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
-    boot_deadline: Duration,
+    #[command(flatten)]
+    options: GuestOptions,
 }
 
-impl GuestOptions {
+impl OneGuest {
     fn boot(&self, project: &Project, debian: &Debian) -> Result<crate::Vm, Error> {
         let kernel = self.kernel.as_ref().unwrap_or(&project.settings.kernel);
-        let mut builder = project.guest(debian, kernel, self.project_module)?;
-        for module in &self.module {
-            let (name, parameters) = module.split_once(' ').unwrap_or((module, ""));
-            builder = builder.module(name, parameters);
+        let module = self.project_module || self.options.project_module_parameters.is_some();
+        if module && project.settings.module.is_none() {
+            return Err(Error::Project(
+                "this project has no module; name its folder as module in [workspace.metadata.vm]"
+                    .into(),
+            ));
         }
-        for device in &self.device {
-            builder = builder.device(device);
-        }
-        for folder in &self.share {
-            builder = builder.share(folder);
-        }
-        for folder in &self.share_writable {
-            builder = builder.share_writable(folder);
-        }
+        let builder = project.guest_with(debian, kernel, module, &self.options)?;
         let _progress = Progress::spinner(&format!("booting kernel {kernel}"));
-        builder
-            .memory_mib(self.memory)
-            .cpus(self.cpus)
-            .boot_deadline(self.boot_deadline)
-            .boot()
+        builder.boot()
     }
 }
 
@@ -140,12 +112,8 @@ struct TestOptions {
     /// How long one test program may take
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
     deadline: Duration,
-    /// How long a guest's boot may take
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
-    boot_deadline: Duration,
-    /// A guest's memory in MiB
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    memory: u32,
+    #[command(flatten)]
+    options: GuestOptions,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
@@ -195,8 +163,7 @@ fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
                 guest_only: options.guest_only,
                 filter: options.filter,
                 deadline: options.deadline,
-                boot_deadline: options.boot_deadline,
-                memory_mib: options.memory,
+                guest: options.options,
             };
             suite::run(project, debian.as_ref(), &options)
         }

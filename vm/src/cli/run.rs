@@ -13,7 +13,7 @@ use crate::{Error, Event, Process};
 #[derive(Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    guest: super::GuestOptions,
+    guest: super::OneGuest,
     /// How long the program may take
     #[arg(long, default_value = "60s", value_parser = super::duration, value_name = "TIME")]
     deadline: Duration,

@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    guest: super::GuestOptions,
+    guest: super::OneGuest,
 }
 
 pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {

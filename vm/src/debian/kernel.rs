@@ -93,7 +93,8 @@ impl Kernel {
 
     /// The modules called `names` with all that they need, uncompressed, in an
     /// order in which they load: each with its file's name, `bochs.ko`. Names
-    /// that are built into the kernel give nothing.
+    /// that are built into the kernel give nothing; of `cirrus|cirrus-qemu` the
+    /// first counts that the kernel has.
     ///
     /// # Errors
     /// [`Error::NoModule`] for a name that this kernel does not have.
@@ -109,29 +110,42 @@ impl Kernel {
     /// # Ok::<(), dmashare_vm::debian::Error>(())
     /// ```
     pub fn module_files(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let folder = self.modules.join("lib/modules").join(&self.release);
+        self.read_modules(&self.index()?, names)
+    }
+
+    /// What there is of modules.
+    pub(crate) fn index(&self) -> Result<Index, Error> {
+        let folder = self.modules_folder();
         let text = |name: &str| {
             let file = folder.join(name);
             let bytes = fs::read(&file).map_err(cache::Error::io("read", file))?;
             Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let index = Index::parse(Texts {
+        Ok(Index::parse(Texts {
             dep: &text("modules.dep")?,
             softdep: &text("modules.softdep")?,
             alias: &text("modules.alias")?,
             builtin: &text("modules.builtin.modinfo")?,
-        });
-        let paths = index.load_order(names).map_err(|name| {
-            let close = index.close_to(&name);
-            Error::NoModule {
-                release: self.release.clone(),
-                close: match close.as_slice() {
-                    [] => String::new(),
-                    close => format!("; did you mean {}?", close.join(", ")),
-                },
-                name,
-            }
-        })?;
+        }))
+    }
+
+    /// The first of `names` (`cirrus|cirrus-qemu`) that the kernel has.
+    pub(crate) fn first_module<'n>(&self, index: &Index, names: &'n str) -> Result<&'n str, Error> {
+        index
+            .first(names)
+            .ok_or_else(|| self.no_module(index, names.to_owned()))
+    }
+
+    /// As [`Kernel::module_files`], where the index is at hand.
+    pub(crate) fn read_modules(
+        &self,
+        index: &Index,
+        names: &[&str],
+    ) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let folder = self.modules_folder();
+        let paths = index
+            .load_order(names)
+            .map_err(|name| self.no_module(index, name))?;
         paths
             .into_iter()
             .map(|path| {
@@ -146,6 +160,22 @@ impl Kernel {
                 Ok((format!("{stem}.ko"), module))
             })
             .collect()
+    }
+
+    fn modules_folder(&self) -> PathBuf {
+        self.modules.join("lib/modules").join(&self.release)
+    }
+
+    fn no_module(&self, index: &Index, name: String) -> Error {
+        let close: Vec<&str> = name.split('|').flat_map(|n| index.close_to(n)).collect();
+        Error::NoModule {
+            release: self.release.clone(),
+            close: match close.as_slice() {
+                [] => String::new(),
+                close => format!("; did you mean {}?", close.join(", ")),
+            },
+            name,
+        }
     }
 
     /// What the plan of the kernel called `name` is called.

@@ -49,6 +49,7 @@ mod unpack;
 
 pub use build::build_module;
 pub use kernel::Kernel;
+pub(crate) use modules::Index;
 pub use root::Root;
 pub(crate) use tools::Tool;
 

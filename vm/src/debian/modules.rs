@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What depmod and the kernel's build say about a kernel's modules. Names are
 /// as `lsmod` shows them, with `_` for `-`.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Path below the modules' folder, and the names it depends on.
     modules: BTreeMap<String, (String, Vec<String>)>,
     /// Soft dependencies: what to load before, where it is there.
@@ -82,8 +82,26 @@ impl Index {
         }
     }
 
+    /// Whether there is a module called so, or it is built in.
+    pub(super) fn has(&self, wanted: &str) -> bool {
+        let module = name(wanted);
+        self.modules.contains_key(&module) || self.builtin.contains(&module)
+    }
+
+    /// Whether it is built in: there is no file of it to load.
+    pub(crate) fn is_built_in(&self, wanted: &str) -> bool {
+        let module = name(wanted);
+        self.builtin.contains(&module) && !self.modules.contains_key(&module)
+    }
+
+    /// The first of `names` (`cirrus|cirrus-qemu`) that there is.
+    pub(super) fn first<'n>(&self, names: &'n str) -> Option<&'n str> {
+        names.split('|').map(str::trim).find(|name| self.has(name))
+    }
+
     /// The paths of `wanted` and of what they need, each once, in an order in
-    /// which they load. Those built in need none.
+    /// which they load. Those built in need none. Of names with `|` between
+    /// them, the first is wanted that there is.
     ///
     /// `Err` has the name that is not known.
     pub(super) fn load_order(&self, wanted: &[&str]) -> Result<Vec<String>, String> {
@@ -93,11 +111,8 @@ impl Index {
             paths: Vec::new(),
         };
         for wanted in wanted {
-            let module = name(wanted);
-            if !self.modules.contains_key(&module) && !self.builtin.contains(&module) {
-                return Err((*wanted).to_owned());
-            }
-            order.add(&module);
+            let found = self.first(wanted).ok_or_else(|| (*wanted).to_owned())?;
+            order.add(&name(found));
         }
         Ok(order.paths)
     }
@@ -242,6 +257,20 @@ alias pci:v00001234d00001111sv*sd*bc*sc*i* bochs
         assert_eq!(index.close_to("botchs"), ["bochs"]);
         assert_eq!(index.close_to("drm-vram"), ["drm", "drm_vram_helper"]);
         assert!(index.close_to("zzzzzzzz").is_empty());
+    }
+
+    #[test]
+    fn of_alternatives_the_first_that_there_is() {
+        let index = index();
+        assert_eq!(index.first("qxl|drm-kms|drm"), Some("drm-kms"));
+        assert_eq!(index.first("qxl | loop"), Some("loop"));
+        assert_eq!(index.first("qxl|"), None);
+        assert_eq!(
+            index.load_order(&["qxl|drm"]).unwrap(),
+            ["kernel/drm/drm.ko.xz"]
+        );
+        assert_eq!(index.load_order(&["qxl|cirrus"]), Err("qxl|cirrus".into()));
+        assert!(index.is_built_in("loop") && !index.is_built_in("drm"));
     }
 
     #[test]

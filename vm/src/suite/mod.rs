@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::debian::Debian;
 use crate::project::Project;
-use crate::{Builder, Error, Event, Vm};
+use crate::{Builder, Error, Event, GuestOptions, Vm};
 
 use build::TestProgram;
 use host::HostProcess;
@@ -27,10 +27,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// How long one test program may take.
     pub deadline: Duration,
-    /// How long a guest's boot may take.
-    pub boot_deadline: Duration,
-    /// A guest's memory in MiB.
-    pub memory_mib: u32,
+    /// What the guests are to have beside what the settings say.
+    pub guest: GuestOptions,
 }
 
 /// Run them, and print a line a test as they end, then a summary. Without
@@ -51,10 +49,7 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
     let mut guests = Vec::new();
     if let Some(debian) = debian {
         for kernel in kernels {
-            let guest = project.guest(debian, kernel, true)?;
-            let guest = guest
-                .memory_mib(options.memory_mib)
-                .boot_deadline(options.boot_deadline);
+            let guest = project.guest_with(debian, kernel, true, &options.guest)?;
             guests.push((kernel.as_str(), guest));
         }
     }

@@ -1,0 +1,79 @@
+//! What one run wants of a guest, beside what the project's settings say.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::Builder;
+
+/// What one guest is to have beside what a project's settings say: the options
+/// that `run`, `shell` and `test` have in common.
+///
+/// ```
+/// use dmashare_vm::GuestOptions;
+///
+/// let options = GuestOptions {
+///     module: vec!["vivid n_devs=2".into(), "cirrus|cirrus-qemu".into()],
+///     device: vec!["cirrus-vga".into()],
+///     ..GuestOptions::default()
+/// };
+/// assert!(options.memory.is_none());
+/// ```
+#[derive(Args, Clone, Debug, Default)]
+pub struct GuestOptions {
+    /// One more module of the kernel's to load, with parameters after a space; of A|B the
+    /// first that the kernel has
+    #[arg(long, short, value_name = "NAME [PARAMETERS]")]
+    pub module: Vec<String>,
+    /// Parameters for the project's own module instead of those of its settings
+    #[arg(long, value_name = "PARAMETERS")]
+    pub project_module_parameters: Option<String>,
+    /// One more device, in the words of QEMU's -device
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Vec<String>,
+    /// One more folder of the host's to read in the guest, at the same path
+    #[arg(long, value_name = "FOLDER")]
+    pub share: Vec<PathBuf>,
+    /// A folder of the host's that the guest may also write to
+    #[arg(long, value_name = "FOLDER")]
+    pub share_writable: Vec<PathBuf>,
+    /// Memory in MiB; default: 1024
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u32>,
+    /// Processors, 1 by default; more can, rarely, oops a healthy kernel under emulation
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// How long the boot may take; default: 60s
+    #[arg(long, value_parser = crate::cli::duration, value_name = "TIME")]
+    pub boot_deadline: Option<Duration>,
+}
+
+impl GuestOptions {
+    /// The same guest with all of these, but for the parameters of the
+    /// project's module, of which a [`Builder`] knows nothing.
+    pub(crate) fn apply(&self, mut builder: Builder) -> Builder {
+        for entry in &self.module {
+            builder = builder.module_entry(entry);
+        }
+        for device in &self.device {
+            builder = builder.device(device);
+        }
+        for folder in &self.share {
+            builder = builder.share(folder);
+        }
+        for folder in &self.share_writable {
+            builder = builder.share_writable(folder);
+        }
+        if let Some(memory) = self.memory {
+            builder = builder.memory_mib(memory);
+        }
+        if let Some(cpus) = self.cpus {
+            builder = builder.cpus(cpus);
+        }
+        if let Some(deadline) = self.boot_deadline {
+            builder = builder.boot_deadline(deadline);
+        }
+        builder
+    }
+}
