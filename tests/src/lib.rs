@@ -6,6 +6,7 @@
 //! - [`pairing`]: the command `dmashare` at one end and a peer at the other.
 //! - [`command`]: the command as another process.
 //! - [`held`]: what a process holds, and who holds a dma-buf.
+//! - [`uapi`]: the kernel module's header, as Rust.
 //! - [`sync_calls`]: to see and refuse what a thread tells the exporter of a
 //!   dma-buf, so that a kernel's rare answers can be tested every time.
 
@@ -15,4 +16,5 @@ pub mod held;
 pub mod pairing;
 pub mod peers;
 pub mod sync_calls;
+pub mod uapi;
 pub mod ways;

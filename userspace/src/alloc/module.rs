@@ -55,21 +55,22 @@ impl Allocate for Module {
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
         request.fits(Way::Module)?;
         let size = request.pages_at_hand()?;
-        let fd =
-            sys::module::alloc(self.device.as_fd(), size).map_err(|source| AllocError::Os {
-                operation: "DMASHARE_IOCTL_ALLOC",
-                name: NODE.to_owned(),
-                source,
-                help: match source {
-                    Errno::TOOBIG => "raise the limits in /sys/module/dmashare/parameters",
-                    Errno::NOMEM => "free memory, or ask for less",
-                    Errno::NOTTY => "this is not the module of this project's kmod/",
-                    _ => "",
+        let name = request.c_name()?;
+        let (fd, _) =
+            sys::module::alloc(self.device.as_fd(), size, 0, 0, &name).map_err(|source| {
+                AllocError::Os {
+                    operation: "DMASHARE_IOCTL_ALLOC",
+                    name: NODE.to_owned(),
+                    source,
+                    help: match source {
+                        Errno::TOOBIG => "raise the limits in /sys/module/dmashare/parameters",
+                        Errno::NOMEM => "free memory, or ask for less",
+                        Errno::NOTTY => "this is not the module of this project's kmod/",
+                        _ => "",
+                    }
+                    .to_owned(),
                 }
-                .to_owned(),
             })?;
-        let buffer = Buffer::new(fd, Kind::DmaBuf, size);
-        node::name(&buffer, request)?;
-        Ok(buffer)
+        Ok(Buffer::new(fd, Kind::DmaBuf, size))
     }
 }
