@@ -26,6 +26,8 @@ pub struct Allocation {
 /// have over a memfd is a name or a key, which their own `create` takes, and
 /// they have less of all else.
 ///
+/// Contiguous memory comes from a heap over CMA, else from our module.
+///
 /// A way that cannot give what was asked is never taken instead: where a device
 /// is to import the buffer, there is a dma-buf or an error.
 ///

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::{AllocError, Allocate, Feature, Request, Way, node};
+use super::{AllocError, Allocate, Feature, Request, Way, module, node};
 use crate::buffer::{Buffer, Kind};
 use crate::sys;
 
@@ -152,7 +152,7 @@ fn not_contiguous() -> AllocError {
         what: Feature::Contiguous,
         why: format!(
             "a heap over CMA does (CONFIG_DMABUF_HEAPS_CMA, and cma= on the kernel's \
-             command line); {}",
+             command line), and our module; {}",
             instead()
         ),
     }
@@ -174,8 +174,13 @@ impl Allocate for DmaHeap {
                 operation: "DMA_HEAP_IOCTL_ALLOC",
                 name: self.node.clone(),
                 source,
-                help: match source {
-                    Errno::NOMEM => "free memory, or ask for less",
+                help: match (source, module::largest()) {
+                    (Errno::NOMEM, None) => "free memory, or ask for less",
+                    // One of its heaps has its limits, and this one may be.
+                    (Errno::NOMEM | Errno::TOOBIG, _) => {
+                        "free memory, or ask for less; a heap of the module dmashare has its \
+                         limits, in /sys/module/dmashare/parameters"
+                    }
                     _ => "",
                 }
                 .to_owned(),

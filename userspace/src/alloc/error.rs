@@ -108,6 +108,17 @@ pub enum AllocError {
         /// What would help, where this crate knows.
         help: String,
     },
+    /// The loaded kernel module does not speak what this crate does.
+    #[error(
+        "/dev/dmashare: the loaded module speaks version {} of its interface, this crate {ours}; \
+         load the module of this release", loaded.as_deref().unwrap_or("?")
+    )]
+    ModuleVersion {
+        /// What `/sys/module/dmashare/version` says.
+        loaded: Option<String>,
+        /// What this crate speaks.
+        ours: u32,
+    },
     /// The new buffer is not what it should be.
     #[error("the new buffer cannot be used: {0}")]
     Buffer(#[from] BufferError),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AllocError, HugePages, Request, Usage, Way};
+use super::{AllocError, HugePages, Request, Shapes, Usage, Way};
 use crate::buffer::Seals;
 
 /// The seals that every memfd gets.
@@ -29,6 +29,10 @@ pub enum Feature {
     Executable,
     /// Memory in huge pages.
     HugePages(HugePages),
+    /// Memory in chunks of at most so many bytes.
+    MaxChunk(u64),
+    /// Memory of these shapes.
+    Shapes(Shapes),
 }
 
 impl fmt::Display for Feature {
@@ -45,6 +49,11 @@ impl fmt::Display for Feature {
             }
             Feature::Executable => f.write_str("memory to execute"),
             Feature::HugePages(size) => write!(f, "huge pages of {size}"),
+            Feature::MaxChunk(bytes) => write!(f, "chunks of at most {bytes} bytes"),
+            Feature::Shapes(shapes) => {
+                write!(f, "memory of the shape ")?;
+                bitflags::parser::to_writer(shapes, f)
+            }
         }
     }
 }
@@ -65,10 +74,10 @@ impl Request {
                 why: why.to_owned(),
             })
         };
-        if self.contiguous && way != Way::DmaHeap {
+        if self.contiguous && !matches!(way, Way::DmaHeap | Way::Module) {
             let why = match way {
-                Way::Dumb => "only its driver knows; ask a dma_heap over CMA",
-                _ => "its pages lie where there is room; ask a dma_heap over CMA",
+                Way::Dumb => "only its driver knows; ask a dma_heap over CMA, or our module",
+                _ => "its pages lie where there is room; ask a dma_heap over CMA, or our module",
             };
             return cannot(Feature::Contiguous, why);
         }

@@ -25,6 +25,7 @@ mod memfd;
 mod module;
 mod node;
 mod offer;
+mod piece;
 mod posix;
 mod probe;
 mod request;
@@ -41,13 +42,14 @@ pub use feature::Feature;
 pub use huge::{HugePages, HugePool};
 pub use limit::Limit;
 pub use memfd::Memfd;
-pub use module::Module;
+pub use module::{Module, ModuleInfo, Nodes, Shapes};
 pub use offer::Offer;
+pub use piece::Piece;
 pub use posix::Posix;
 pub use probe::{Probe, Row, probe};
 pub use request::{MAX_NAME, Request, Usage};
 pub use sysv::{Key, SysV};
-pub use udmabuf::{Piece, Udmabuf};
+pub use udmabuf::Udmabuf;
 
 /// Who may read and write what has a name or a key: the bits of chmod(2).
 pub use rustix::fs::Mode;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::request::{LARGEST, memory_at_hand};
-use super::{AllocError, DmaHeap, Dumb, HugePages, HugePool, Limit, Way};
-use super::{dumb, module, posix, sysv, udmabuf};
+use super::{AllocError, DmaHeap, Dumb, HugePages, HugePool, Limit, Module, Nodes, Shapes, Way};
+use super::{dumb, posix, sysv, udmabuf};
 use crate::buffer::Kind;
 
 /// What a way that works here has to offer, as the probe found it.
@@ -37,13 +37,22 @@ pub struct Offer {
 impl Offer {
     /// What this way offers; one of its buffers was of this kind.
     pub(super) fn new(way: Way, kind: Kind) -> Result<Offer, AllocError> {
+        // The heap may be the module's, too.
+        let module = match way {
+            Way::Module => Some(Module::open()?.info()?),
+            Way::DmaHeap => Module::open().and_then(|module| module.info()).ok(),
+            _ => None,
+        };
         let largest = match way {
             Way::Memfd => LARGEST,
             Way::Posix => posix::room()?,
             Way::SysV => sysv::largest(),
-            Way::DmaHeap => memory_at_hand()?,
+            Way::DmaHeap => {
+                let ours = module.filter(|module| module.nodes.contains(Nodes::DMA_HEAP));
+                memory_at_hand()?.or(ours.map(|module| module.largest()))
+            }
             Way::Udmabuf => memory_at_hand()?.or(udmabuf::largest()),
-            Way::Module => memory_at_hand()?.or(module::largest()),
+            Way::Module => memory_at_hand()?.or(module.map(|module| module.largest())),
             Way::Dumb => memory_at_hand()?.or(Some(dumb::largest())),
         };
         let huge_pages = match way {
@@ -56,7 +65,11 @@ impl Offer {
         Ok(Offer {
             kind,
             devices: way.for_devices(),
-            contiguous: way == Way::DmaHeap && DmaHeap::open_contiguous().is_ok(),
+            contiguous: match way {
+                Way::DmaHeap => DmaHeap::open_contiguous().is_ok(),
+                Way::Module => module.is_some_and(|m| m.shapes.contains(Shapes::CONTIGUOUS)),
+                _ => false,
+            },
             largest,
             named: matches!(way, Way::Posix | Way::SysV),
             sealable: way == Way::Memfd,

@@ -1,31 +1,30 @@
 //! A dma-buf over a memfd's pages: `/dev/udmabuf`.
 
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{AllocError, Allocate, Limit, Request, Way, limit, memfd, node};
-use crate::buffer::{Buffer, BufferError, Kind};
+use super::piece::{self, Piece};
+use super::{AllocError, Allocate, Limit, Request, Way, limit, memfd, module, node};
+use crate::buffer::{Buffer, Kind};
 use crate::sys;
 
 const NODE: &str = "/dev/udmabuf";
 const LIST_LIMIT: &str = "/sys/module/udmabuf/parameters/list_limit";
 
-/// A part of a memfd, to make a dma-buf of.
-#[derive(Clone, Debug)]
-pub struct Piece<'b> {
-    /// The memfd.
-    pub memfd: &'b Buffer,
-    /// Which of its bytes, in whole pages.
-    pub range: Range<u64>,
+/// Whether the node, where there is one, is our module's: the kernel's own, loaded
+/// or built in, would show here.
+fn is_ours() -> bool {
+    !Path::new("/sys/module/udmabuf").exists()
 }
 
 /// Allocates dma-bufs through `/dev/udmabuf` (linux/udmabuf.h), or makes them
 /// of memfds that exist.
 ///
 /// A buffer has at most as many MiB as the module parameter `size_limit_mb`
-/// allows: 64 by default before 7.3.
+/// allows: 64 by default before 7.3. Where our own module offers the node, on a
+/// kernel without it, that module's limits hold.
 ///
 /// ```no_run
 /// // Not run: needs /dev/udmabuf.
@@ -94,24 +93,7 @@ impl Udmabuf {
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
     pub fn export_pieces(&self, pieces: &[Piece<'_>]) -> Result<Buffer, AllocError> {
-        let mut items = Vec::with_capacity(pieces.len());
-        let mut total = 0u64;
-        for Piece { memfd, range } in pieces {
-            let size = range.end.saturating_sub(range.start);
-            if size == 0 || range.end > memfd.size() {
-                return Err(AllocError::Buffer(BufferError::Part {
-                    name: memfd.name(),
-                    offset: range.start,
-                    len: size,
-                    size: memfd.size(),
-                }));
-            }
-            total = total.saturating_add(size);
-            items.push((memfd.fd()?, range.start, size));
-        }
-        if items.is_empty() {
-            return Err(AllocError::Empty);
-        }
+        let (items, total) = piece::items(pieces)?;
         within_list_limit(items.len())?;
         within_limit(total)?;
         let device = self.device.as_fd();
@@ -129,19 +111,27 @@ impl Udmabuf {
             operation,
             name: NODE.to_owned(),
             source,
-            help: help(source).to_owned(),
+            help: match source {
+                // So it says E2BIG, as the kernel's own does.
+                Errno::INVAL if is_ours() => format!(
+                    "{}; or the limits in /sys/module/dmashare/parameters are reached",
+                    help(source)
+                ),
+                _ => help(source).to_owned(),
+            },
         })?;
         Ok(Buffer::new(fd, Kind::DmaBuf, total))
     }
 }
 
-fn help(source: Errno) -> &'static str {
+/// Also of the wrapping of memfds by our module, which asks the same of them.
+pub(super) fn help(source: Errno) -> &'static str {
     match source {
         Errno::INVAL => {
             "the memfd must be whole pages, sealed with F_SEAL_SHRINK and not against \
              writing; in huge pages it takes Linux 6.12"
         }
-        Errno::BADFD => "only a memfd can become a udmabuf; in huge pages it takes Linux 6.12",
+        Errno::BADFD => "only memfds become dma-bufs this way; in huge pages it takes Linux 6.12",
         Errno::NOMEM => "free memory, or ask for less",
         _ => "",
     }
@@ -167,6 +157,9 @@ impl Allocate for Udmabuf {
 
 /// The most that one buffer can have; unknown before the module is loaded.
 pub(super) fn largest() -> Option<Limit> {
+    if is_ours() {
+        return module::largest();
+    }
     limit::of_module(
         "/sys/module/udmabuf/parameters/size_limit_mb",
         "size_limit_mb of the module udmabuf (/sys/module/udmabuf/parameters)",
@@ -180,6 +173,9 @@ fn within_limit(size: u64) -> Result<(), AllocError> {
 
 /// As above, for the number of pieces.
 fn within_list_limit(count: usize) -> Result<(), AllocError> {
+    if is_ours() {
+        return module::within_ranges(count);
+    }
     let limit = std::fs::read_to_string(LIST_LIMIT).ok();
     match limit.and_then(|limit| limit.trim().parse::<usize>().ok()) {
         Some(limit) if count > limit => Err(AllocError::TooMany {

@@ -3,12 +3,12 @@
 pub(crate) mod uapi;
 
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
-use rustix::ioctl::{self, Updater};
+use rustix::ioctl::{self, Getter, Updater};
 
-use uapi::Alloc;
+use uapi::{Alloc, Info, Range, Wrap};
 
 /// `DMASHARE_IOCTL_ALLOC`: a new dma-buf of `size` bytes, rounded up to pages,
 /// and how many entries its scatter list has.
@@ -39,6 +39,48 @@ pub(crate) fn alloc(
     Ok((fd, request.chunks))
 }
 
+/// `DMASHARE_IOCTL_WRAP`: a new dma-buf of parts of memfds, each its offset and
+/// size, and how many entries its scatter list has.
+pub(crate) fn wrap(
+    device: BorrowedFd<'_>,
+    items: &[(BorrowedFd<'_>, u64, u64)],
+    name: &CStr,
+) -> Result<(OwnedFd, u32)> {
+    let ranges: Vec<Range> = items
+        .iter()
+        .map(|(memfd, offset, size)| Range {
+            memfd: memfd.as_raw_fd(),
+            offset: *offset,
+            size: *size,
+            ..Range::default()
+        })
+        .collect();
+    let mut request = Wrap {
+        ranges: ranges.as_ptr().expose_provenance() as u64,
+        count: u32::try_from(ranges.len()).map_err(|_| Errno::INVAL)?,
+        name: bytes(name)?,
+        fd: -1,
+        ..Wrap::default()
+    };
+    // SAFETY: the opcode reads and writes one `Wrap`, and reads as many ranges as
+    // it says, which live until the call is over.
+    unsafe {
+        ioctl::ioctl(
+            device,
+            Updater::<{ uapi::IOCTL_WRAP }, Wrap>::new(&mut request),
+        )?
+    };
+    // SAFETY: the call succeeded, so this is a new fd that no one else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(request.fd) };
+    Ok((fd, request.chunks))
+}
+
+/// `DMASHARE_IOCTL_INFO`: what the module speaks, and what is left of its limits.
+pub(crate) fn info(device: BorrowedFd<'_>) -> Result<Info> {
+    // SAFETY: the opcode writes one `Info`, of which every bit pattern is one.
+    unsafe { ioctl::ioctl(device, Getter::<{ uapi::IOCTL_INFO }, Info>::new()) }
+}
+
 /// A name as the structures have it; `EINVAL`, as the kernel's answer would be,
 /// where it is too long.
 fn bytes(name: &CStr) -> Result<[u8; uapi::NAME_LEN as usize]> {
@@ -58,7 +100,7 @@ mod tests {
     #[test]
     fn numbers_are_those_of_version_2() {
         assert_eq!(size_of::<Alloc>(), 80);
-        assert_eq!(size_of::<uapi::Range>(), 24);
+        assert_eq!(size_of::<Range>(), 24);
         assert_eq!(uapi::IOCTL_ALLOC, 0xc050_4401);
         assert_eq!(uapi::IOCTL_WRAP, 0xc048_4402);
         assert_eq!(uapi::IOCTL_INFO, 0x8058_4403);
