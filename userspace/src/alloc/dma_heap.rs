@@ -66,7 +66,12 @@ impl DmaHeap {
                 help: format!("name a heap in {FOLDER}"),
             });
         }
-        let heap = node::open(&node, &instead())?;
+        let missing = || match name {
+            // The one that our module can stand in for.
+            DmaHeap::SYSTEM => format!("{}{}", instead(), module::standard_nodes()),
+            _ => instead(),
+        };
+        let heap = node::open(&node, missing)?;
         Ok(DmaHeap {
             heap,
             node,

@@ -87,10 +87,9 @@ impl Dumb {
     /// ```
     pub fn open(node: impl AsRef<Path>) -> Result<Dumb, AllocError> {
         let node = node.as_ref().to_owned();
-        let card = node::open(
-            &node.to_string_lossy(),
-            "load the driver of a display, or name a card in /dev/dri",
-        )?;
+        let card = node::open(&node.to_string_lossy(), || {
+            "load the driver of a display, or name a card in /dev/dri".to_owned()
+        })?;
         // Whoever opens a card first may set its modes; this wants memory only,
         // and is not to stand in a compositor's way. Refused to who may not.
         let _ = drm::drop_master(card.as_fd());

@@ -11,8 +11,9 @@ use super::{AllocError, Request};
 use crate::buffer::Buffer;
 use crate::sys;
 
-/// Opens a node for its ioctls; `missing` says what would bring it.
-pub(super) fn open(path: &str, missing: &str) -> Result<OwnedFd, AllocError> {
+/// Opens a node for its ioctls; `missing` says what would bring it, and is asked
+/// only then, since it may have to look for that.
+pub(super) fn open(path: &str, missing: impl FnOnce() -> String) -> Result<OwnedFd, AllocError> {
     // The ioctls work on a handle for reading, and some nodes are made
     // readable only.
     fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|source| {
@@ -21,7 +22,7 @@ pub(super) fn open(path: &str, missing: &str) -> Result<OwnedFd, AllocError> {
             name: path.to_owned(),
             source,
             help: match source {
-                Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOTDIR => missing.to_owned(),
+                Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::NOTDIR => missing(),
                 Errno::ACCESS => who_may(path),
                 // A container's device filter, or a security module.
                 Errno::PERM => "a security policy forbids it: allow this device".to_owned(),
@@ -42,7 +43,10 @@ fn who_may(path: &str) -> String {
             let _ = write!(help, "add yourself to group {group} or ");
         }
     }
-    help + "run as root"
+    match help.is_empty() {
+        true => "run as root, or let a udev rule give it to a group".to_owned(),
+        false => help + "run as root",
+    }
 }
 
 fn group_name(gid: u32) -> Option<String> {
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_missing_node_says_what_would_bring_it() {
-        let error = open("/dev/no such node", "load it").unwrap_err();
+        let error = open("/dev/no such node", || "load it".to_owned()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "/dev/no such node: open: No such file or directory (os error 2); load it"

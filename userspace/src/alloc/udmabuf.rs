@@ -45,11 +45,15 @@ impl Udmabuf {
     /// # Errors
     /// [`AllocError::Os`], with what would help.
     pub fn open() -> Result<Udmabuf, AllocError> {
-        let device = node::open(
-            NODE,
-            "the kernel needs CONFIG_UDMABUF, which Debian's have from 6.12 on",
-        )?;
-        Ok(Udmabuf { device })
+        let missing = || {
+            format!(
+                "the kernel needs CONFIG_UDMABUF, which Debian's have from 6.12 on{}",
+                module::standard_nodes()
+            )
+        };
+        Ok(Udmabuf {
+            device: node::open(NODE, missing)?,
+        })
     }
 
     /// Makes a dma-buf of a memfd, which it shares its pages with.

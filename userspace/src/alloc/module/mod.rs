@@ -1,6 +1,7 @@
 //! A dma-buf from our own kernel module: `/dev/dmashare`.
 
 mod info;
+mod missing;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,8 @@ use super::{AllocError, Allocate, Feature, Limit, Request, Way, limit, node, udm
 use crate::buffer::{Buffer, Kind};
 use crate::sys;
 use crate::sys::module::uapi;
+
+pub(super) use missing::standard_nodes;
 
 const NODE: &str = "/dev/dmashare";
 
@@ -60,7 +63,8 @@ impl Module {
     /// Opens `/dev/dmashare`.
     ///
     /// # Errors
-    /// [`AllocError::Os`], with what would help.
+    /// [`AllocError::Os`], with what would help: to load the module, to build it
+    /// first, to sign it, or to be let in.
     ///
     /// ```
     /// use dmashare::alloc::Module;
@@ -72,10 +76,7 @@ impl Module {
     /// ```
     pub fn open() -> Result<Module, AllocError> {
         Ok(Module {
-            device: node::open(
-                NODE,
-                "build the kernel module in kmod/ and load dmashare.ko",
-            )?,
+            device: node::open(NODE, missing::help)?,
             max_chunk: 0,
             shapes: Shapes::empty(),
         })
@@ -301,18 +302,9 @@ impl Module {
     }
 }
 
-/// The module answered that it does not know a request of ours.
-fn other_version() -> AllocError {
-    let loaded = std::fs::read_to_string("/sys/module/dmashare/version").ok();
-    AllocError::ModuleVersion {
-        loaded: loaded.map(|version| version.trim().to_owned()),
-        ours: info::VERSION,
-    }
-}
-
 fn os(operation: &'static str, source: Errno, help: &str) -> AllocError {
     let help = match source {
-        Errno::NOTTY => return other_version(),
+        Errno::NOTTY => return missing::other_version(),
         Errno::MFILE => "close handles or raise RLIMIT_NOFILE",
         _ => help,
     };
