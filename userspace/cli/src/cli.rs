@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::demo::report::Report;
 use crate::demo::{self, producer};
 use crate::failure::Failure;
+use crate::module::{self, Module};
 use crate::read::{self, Read};
 use crate::rm::{self, Rm};
 use crate::write::{self, Write};
@@ -44,6 +45,9 @@ enum Command {
     /// Remove a key or a name, which would outlive its makers
     #[command(subcommand)]
     Rm(Rm),
+    /// Build, load and unload our kernel module, and show what it does
+    #[command(subcommand)]
+    Module(Module),
     /// Measure what it costs to hand a frame to another process, by its handle and by copies
     Bench(bench::Options),
     /// The other process of the benchmark
@@ -82,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Write(write) => ended(write::run(&write)),
         Command::Read(read) => ended(read::run(&read)),
         Command::Rm(rm) => ended(rm::run(&rm)),
+        Command::Module(module) => ended(module::run(&module)),
         Command::Bench(options) => ended(bench::run(&options)),
         Command::BenchConsumer(options) => ended(bench::consume(&options)),
         Command::Demo { options, json } => demo_command(&options, json),

@@ -11,6 +11,7 @@ mod endpoint;
 mod explain;
 mod failure;
 mod line;
+mod module;
 pub mod probe;
 mod read;
 mod rm;
