@@ -1,5 +1,6 @@
 //! `cargo vm`: the command line over this crate.
 
+mod kernel;
 mod run;
 mod shell;
 
@@ -64,6 +65,9 @@ enum Verb {
     Shell(shell::Options),
     /// Run the project's tests: on the host, then those marked for it in the guest
     Test(TestOptions),
+    /// A kernel's source
+    #[command(subcommand)]
+    Kernel(kernel::Verb),
     #[command(external_subcommand)]
     Project(Vec<OsString>),
 }
@@ -167,6 +171,7 @@ fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
             };
             suite::run(project, debian.as_ref(), &options)
         }
+        Verb::Kernel(verb) => kernel::run(&cli.sources.open()?, &verb),
         Verb::Project(words) => project_command(project, &words, &cli.sources),
     }
 }
@@ -194,7 +199,7 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
     let Some(first) = known.get(name.as_ref()) else {
         let known: Vec<&str> = known.keys().map(String::as_str).collect();
         return Err(Error::Project(format!(
-            "no command \"{name}\"; there are run, shell, test{}{}",
+            "no command \"{name}\"; there are run, shell, test, kernel{}{}",
             if known.is_empty() {
                 ""
             } else {

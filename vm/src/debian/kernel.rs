@@ -208,13 +208,13 @@ impl Kernel {
 
 /// A kernel's name, understood.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     Suite(String),
     Version(String),
 }
 
 impl Wanted {
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         if let Some(suite) = name.strip_prefix("debian:") {
             return (!suite.is_empty()).then(|| Self::Suite(suite.to_owned()));
         }
@@ -228,7 +228,7 @@ impl Wanted {
     }
 
     /// The suites to look at, in order.
-    fn suites(&self) -> Vec<&str> {
+    pub(super) fn suites(&self) -> Vec<&str> {
         match self {
             Self::Suite(suite) => vec![suite],
             Self::Version(version) => {

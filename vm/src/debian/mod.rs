@@ -27,7 +27,7 @@
 //! was decided, so that it need not be decided again), `unpack`; `tools` (the
 //! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
 //! `pack`; then what is made: `bzimage` and `modules` for [`Kernel`], [`Root`],
-//! [`build_module`].
+//! [`build_module`], [`source`].
 
 use std::path::PathBuf;
 
@@ -44,6 +44,7 @@ mod pack;
 mod plan;
 mod root;
 mod run;
+mod source;
 mod tools;
 mod unpack;
 
@@ -51,6 +52,7 @@ pub use build::build_module;
 pub use kernel::Kernel;
 pub(crate) use modules::Index;
 pub use root::Root;
+pub use source::source;
 pub(crate) use tools::Tool;
 
 /// Where packages come from and where what is made of them is kept.
@@ -164,6 +166,14 @@ pub enum Error {
         name: String,
         /// `; did you mean ...`, or nothing.
         close: String,
+    },
+    /// No such source.
+    #[error(
+        "no source of kernel \"{version}\"; give a series, such as 7.2, whose package linux-source-X.Y Debian has now"
+    )]
+    NoSource {
+        /// The version that was asked for.
+        version: String,
     },
     /// A module's source does not compile, or is no module's source.
     #[error("{}: building for {release} failed\n{log}", .source_dir.display())]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -132,6 +132,52 @@ pub(super) fn run_with(command: &mut Command, mut tick: impl FnMut(&str)) -> Res
     })
 }
 
+/// Runs `from` and `to` at once to their ends, and meanwhile `through`, which
+/// passes on what the one says to the other.
+pub(super) fn piped(
+    from: &mut Command,
+    to: &mut Command,
+    through: impl FnOnce(ChildStdout, &mut ChildStdin) -> io::Result<()>,
+) -> Result<(), Error> {
+    let (mut from_err, mut to_err) = (capture()?, capture()?);
+    from.stdout(Stdio::piped()).stderr(share(&from_err)?);
+    to.stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(share(&to_err)?);
+    let start = |command: &mut Command| {
+        let child = command.spawn();
+        child.map(Reaped).map_err(|error| failed(command, &error))
+    };
+    let (mut source, mut sink) = (start(from)?, start(to)?);
+    let pipes = (source.0.stdout.take(), sink.0.stdin.take());
+    let passed = match pipes {
+        (Some(out), Some(mut into)) => through(out, &mut into),
+        _ => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    // Whose end it is decides whose words are shown: the reader's first, since
+    // the others fail when it does.
+    for (child, command, err) in [
+        (&mut sink, &*to, &mut to_err),
+        (&mut source, &*from, &mut from_err),
+    ] {
+        let status = child.0.wait().map_err(|error| failed(command, &error))?;
+        let said = Said {
+            success: status.success(),
+            out: String::new(),
+            err: read(err)?,
+            status: status.to_string(),
+        };
+        // One that ended because nobody read on says nothing of its own.
+        if !said.success && (passed.is_ok() || !said.err.trim().is_empty()) {
+            return Err(Error::Program {
+                program: name(command),
+                said: said.reason(),
+            });
+        }
+    }
+    passed.map_err(|error| failed(from, &error))
+}
+
 /// A child that no way out leaves running or unreaped.
 struct Reaped(Child);
 
@@ -214,6 +260,29 @@ mod tests {
         assert_eq!(error("exit 3"), "sh: exit status: 3");
         let missing = run(&mut program("no-such-program-anywhere")).unwrap_err();
         assert!(matches!(missing, Error::NoProgram { .. }));
+    }
+
+    #[test]
+    fn two_programs_are_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let mut to = sh("cat > \"$0\"");
+        to.arg(&file);
+        let upper = |mut from: ChildStdout, to: &mut ChildStdin| {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut from, &mut text)?;
+            io::Write::write_all(to, text.to_uppercase().as_bytes())
+        };
+        piped(&mut sh("echo words"), &mut to, upper).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "WORDS\n");
+
+        let copy = |mut from: ChildStdout, to: &mut ChildStdin| io::copy(&mut from, to).map(drop);
+        let error = |from: &str, to: &str| {
+            let ended = piped(&mut sh(from), &mut sh(to), copy);
+            ended.unwrap_err().to_string()
+        };
+        assert_eq!(error("echo gone >&2; exit 1", "cat"), "sh: gone");
+        assert_eq!(error("echo text", "echo full >&2; exit 1"), "sh: full");
     }
 
     #[test]
