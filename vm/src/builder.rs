@@ -27,6 +27,10 @@ const FIRST_MODULES: [&str; 7] = [
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 \
     mitigations=off rdinit=/init";
 
+/// Once it is up, a debug kernel tells on its console what others keep in their
+/// log: kmemleak's findings are no warnings to it.
+const DEBUG_CONSOLE_LEVEL: u8 = 7;
+
 /// Folders that the guest's programs come from, or that init mounts itself: the
 /// host's in their place would take them away.
 const GUESTS_OWN: [&str; 15] = [
@@ -78,6 +82,11 @@ pub struct Builder {
 impl Builder {
     /// A guest with this kernel and this root file system (an erofs image).
     pub fn new(kernel: Kernel, root: impl Into<PathBuf>) -> Builder {
+        // Its shadow memory takes an eighth, and emulation makes its checks slow.
+        let (memory_mib, deadline) = match kernel.debug {
+            true => (2048, 240),
+            false => (1024, 60),
+        };
         Builder {
             kernel,
             root: root.into(),
@@ -86,8 +95,8 @@ impl Builder {
             shares: Vec::new(),
             devices: Vec::new(),
             cpus: 1,
-            memory_mib: 1024,
-            deadline: Duration::from_secs(60),
+            memory_mib,
+            deadline: Duration::from_secs(deadline),
         }
     }
 
@@ -152,13 +161,15 @@ impl Builder {
         self
     }
 
-    /// How much memory it has, in MiB: 1024 by default.
+    /// How much memory it has, in MiB: 1024 by default, 2048 with a kernel that
+    /// is built to check itself.
     pub fn memory_mib(mut self, memory_mib: u32) -> Builder {
         self.memory_mib = memory_mib;
         self
     }
 
-    /// How long its boot may take: 60 seconds by default.
+    /// How long its boot may take: 60 seconds by default, 4 minutes with a kernel
+    /// that is built to check itself.
     pub fn boot_deadline(mut self, deadline: Duration) -> Builder {
         self.deadline = deadline;
         self
@@ -182,6 +193,7 @@ impl Builder {
                 .map_or(0, |d| d.as_secs()),
             seed: seed()?,
             hostname: "guest".into(),
+            console_level: self.kernel.debug.then_some(DEBUG_CONSOLE_LEVEL),
         };
         let contents = files
             .iter()
@@ -203,7 +215,7 @@ impl Builder {
     /// The kernel's modules that were asked for, by the names that it has them
     /// by, with their parameters; and the command line with the parameters of
     /// those that are built in.
-    fn wanted_modules(&self, index: &Index) -> Result<(Vec<(&str, &str)>, String), Error> {
+    fn wanted_modules(&self, index: &Index) -> Result<(Vec<Named<'_>>, String), Error> {
         let mut modules = Vec::new();
         let mut command_line = COMMAND_LINE.to_owned();
         for (names, parameters) in &self.modules {
@@ -222,7 +234,7 @@ impl Builder {
     fn module_contents(
         &self,
         index: &Index,
-        modules: &[(&str, &str)],
+        modules: &[Named<'_>],
     ) -> Result<Vec<ModuleFile>, Error> {
         let mut names: Vec<&str> = FIRST_MODULES.to_vec();
         names.extend(modules.iter().map(|(name, _)| name));
@@ -300,6 +312,9 @@ impl Builder {
         mounts
     }
 }
+
+/// A module's name and its parameters.
+type Named<'a> = (&'a str, &'a str);
 
 /// A module to load, and what is in its file.
 struct ModuleFile {

@@ -212,7 +212,11 @@ impl Process<'_> {
                     program: self.program.clone(),
                     reason,
                 }),
-                exit => Ok(Event::Exit(exit)),
+                // Its status says nothing where the kernel under it is broken.
+                exit => match self.vm.found_fault() {
+                    Some(fault) => Err(fault),
+                    None => Ok(Event::Exit(exit)),
+                },
             },
         }
     }

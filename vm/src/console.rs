@@ -7,8 +7,49 @@ use std::thread::JoinHandle;
 /// How much of it is kept; a guest that floods its console loses the oldest.
 const KEEP: usize = 1 << 20;
 
-/// How many lines a report shows.
-const REPORTED_LINES: usize = 25;
+/// How many lines a report shows of a guest that has no word on itself.
+const LAST_LINES: usize = 25;
+
+/// How many lines a report shows from the first fault on: KASAN tells where the
+/// memory was used, allocated and freed.
+const FAULT_LINES: usize = 100;
+
+/// The words of `WARN`, of `die`, and of the checks of debug kernels that do not
+/// end the guest by themselves.
+const FAULTS: [&str; 20] = [
+    "[ cut here ]",
+    "Oops: ",
+    // Of KASAN, of the scheduler, of the mm, and more.
+    "BUG: ",
+    "kernel BUG at ",
+    "general protection fault",
+    "UBSAN: ",
+    // Of lockdep.
+    "WARNING: possible circular locking",
+    "WARNING: possible recursive locking",
+    "WARNING: possible irq lock inversion",
+    "WARNING: inconsistent lock state",
+    "-unsafe lock order detected",
+    "WARNING: Nested lock was not taken",
+    "WARNING: bad unlock balance",
+    "WARNING: bad contention",
+    "WARNING: held lock freed",
+    "WARNING: lock held when returning to user space",
+    "still has locks held!",
+    "WARNING: suspicious RCU usage",
+    "INFO: trying to register non-static key",
+    // Of kmemleak: how many is the first word.
+    "new suspected memory leaks",
+];
+
+/// DMA debugging says under this name, too, that it is there: a fault is a line
+/// with one of the others.
+const DMA: &str = "DMA-API: ";
+const DMA_FAULTS: [&str; 3] = [
+    "device driver",
+    "overlapping mappings",
+    "mapping sg segment",
+];
 
 /// What the kernel said about its own state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +116,7 @@ impl Log {
             self.line.push_str(part);
             if part.ends_with('\n') {
                 self.alarm.read(&self.line);
-                if self.alarm != Alarm::default() && self.alarmed.len() < REPORTED_LINES {
+                if self.alarm != Alarm::default() && self.alarmed.len() < FAULT_LINES {
                     self.alarmed.push(self.line.trim_end().to_owned());
                 }
                 self.line.clear();
@@ -93,21 +134,15 @@ impl Log {
     fn tail(&self) -> String {
         let said = self.text.lines().filter(|line| !line.trim().is_empty());
         let all: Vec<&str> = said.collect();
-        all[all.len().saturating_sub(REPORTED_LINES)..].join("\n")
+        all[all.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 }
 
 impl Alarm {
-    /// The words of `WARN`, `die` and `panic` in the kernel.
     fn read(&mut self, line: &str) {
-        const OOPS: [&str; 5] = [
-            "[ cut here ]",
-            "Oops: ",
-            "BUG: ",
-            "kernel BUG at ",
-            "general protection fault",
-        ];
-        if OOPS.iter().any(|word| line.contains(word)) && !self.panic {
+        let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
+        let fault = has(&FAULTS) || (line.contains(DMA) && has(&DMA_FAULTS));
+        if fault && !self.panic {
             self.oops = true;
         }
         if line.contains("Kernel panic - not syncing") {
@@ -146,6 +181,29 @@ mod tests {
             }
         );
         assert_eq!(alarm("[ 1.0] all is well\n"), Alarm::default());
+    }
+
+    #[test]
+    fn knows_what_debug_kernels_find() {
+        for fault in [
+            "BUG: KASAN: slab-use-after-free in f+0x1/0x2 [m]",
+            "WARNING: possible circular locking dependency detected",
+            "WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected",
+            "WARNING: inconsistent lock state",
+            "BUG: sleeping function called from invalid context at mm/slab.c:1",
+            "kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+            "DMA-API: misc m: device driver frees DMA memory with different size",
+        ] {
+            assert!(alarm(&format!("[ 1.0] {fault}\n")).oops, "{fault}");
+        }
+        for word in [
+            "DMA-API: preallocated 65536 debug entries",
+            "DMA-API: debugging enabled by kernel config",
+            "kmemleak: Kernel memory leak detector initialized (mem pool available: 1)",
+            "Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
+        ] {
+            assert_eq!(alarm(&format!("[ 1.0] {word}\n")), Alarm::default());
+        }
     }
 
     #[test]

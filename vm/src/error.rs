@@ -60,8 +60,9 @@ pub enum Error {
         /// The last lines of its console.
         console: String,
     },
-    /// The guest's kernel found a fault in itself (`oops=panic` ends it there).
-    #[error("kernel {kernel}: oops{}", quote(.console))]
+    /// The guest's kernel found a fault in itself: an oops, a WARN, or what the
+    /// checks of a debug kernel report.
+    #[error("kernel {kernel}: oops, or a fault that it found in itself{}", quote(.console))]
     Oops {
         /// The kernel, as it was asked for.
         kernel: String,

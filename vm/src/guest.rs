@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Error;
-use crate::console::Console;
+use crate::console::{Alarm, Console};
 use crate::qemu::{Ended, Qemu};
 
 /// Why a guest never said that it is ready.
@@ -89,6 +89,18 @@ impl Guest {
             reason,
             console: self.console.report(),
         }
+    }
+
+    /// The fault that its kernel found in itself, if it did; it is ended then,
+    /// though it may have gone on: what runs in it is not to be believed.
+    pub(crate) fn found_fault(&self) -> Option<Error> {
+        if self.console.alarm() == Alarm::default() {
+            return None;
+        }
+        // The rest of its report, or its own end.
+        self.wait(Duration::from_millis(500));
+        self.end();
+        self.fault()
     }
 
     /// What its kernel said about itself.

@@ -38,13 +38,13 @@ pub struct GuestOptions {
     /// A folder of the host's that the guest may also write to
     #[arg(long, value_name = "FOLDER")]
     pub share_writable: Vec<PathBuf>,
-    /// Memory in MiB; default: 1024
+    /// Memory in MiB; default: 1024, for a debug kernel 2048
     #[arg(long, value_name = "MIB")]
     pub memory: Option<u32>,
     /// Processors, 1 by default; more can, rarely, oops a healthy kernel under emulation
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
-    /// How long the boot may take; default: 60s
+    /// How long the boot may take; default: 60s, for a debug kernel 4m
     #[arg(long, value_parser = crate::cli::duration, value_name = "TIME")]
     pub boot_deadline: Option<Duration>,
 }

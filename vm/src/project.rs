@@ -15,6 +15,9 @@
 //! module-parameters = "debug=1"  # as on insmod's command line
 //! cargo-args = ["--all-features"] # for `cargo test`
 //!
+//! [workspace.metadata.vm.builds.ubsan] # kernel `ubsan`: `debug`, and these on top
+//! config = ["tests/ubsan.config"]
+//!
 //! [workspace.metadata.vm.commands] # `cargo vm NAME` runs cargo with these
 //! demo = ["run", "--package", "my-demo", "--"]
 //!
@@ -66,8 +69,18 @@ pub struct Settings {
     pub module_parameters: String,
     /// What `cargo test` is to be given.
     pub cargo_args: Vec<String>,
+    /// Kernels to build from source, by their names.
+    pub builds: BTreeMap<String, Build>,
     /// The project's own commands: what to run cargo with.
     pub commands: BTreeMap<String, Vec<String>>,
+}
+
+/// A kernel to build: see [`Kernel::build`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Build {
+    /// Files of `CONFIG_NAME=value` lines on top of the debug kernel's own.
+    pub config: Vec<PathBuf>,
 }
 
 impl Default for Settings {
@@ -82,6 +95,7 @@ impl Default for Settings {
             module: None,
             module_parameters: String::new(),
             cargo_args: Vec::new(),
+            builds: BTreeMap::new(),
             commands: BTreeMap::new(),
         }
     }
@@ -180,6 +194,24 @@ impl Project {
         }
     }
 
+    /// Whether the kernel called `name` is built from source.
+    pub(crate) fn builds(&self, name: &str) -> bool {
+        name == "debug" || self.settings.builds.contains_key(name)
+    }
+
+    /// The kernel called `name`: one of the settings' builds, or one of
+    /// [`Kernel::prepare`].
+    ///
+    /// # Errors
+    /// What could not be fetched or built.
+    pub fn kernel(&self, debian: &Debian, name: &str) -> Result<Kernel, Error> {
+        let Some(build) = self.settings.builds.get(name) else {
+            return Ok(Kernel::prepare(debian, name)?);
+        };
+        let files = build.config.iter().map(|file| self.folder().join(file));
+        Ok(Kernel::build(debian, name, &files.collect::<Vec<_>>())?)
+    }
+
     /// A guest as the settings describe it, with the workspace and its target
     /// folder to read; with `module`, the project's own module is built for
     /// this kernel and loaded.
@@ -202,7 +234,7 @@ impl Project {
         options: &GuestOptions,
     ) -> Result<Builder, Error> {
         let settings = &self.settings;
-        let kernel = Kernel::prepare(debian, kernel)?;
+        let kernel = self.kernel(debian, kernel)?;
         let packages: Vec<&str> = settings.packages.iter().map(String::as_str).collect();
         let root = Root::prepare(debian, &settings.suite, &packages)?;
         let built = match &settings.module {

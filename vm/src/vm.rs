@@ -172,6 +172,10 @@ impl Vm {
         self.guest.verdict()
     }
 
+    pub(crate) fn found_fault(&self) -> Option<Error> {
+        self.guest.found_fault()
+    }
+
     pub(crate) fn hang(&self, what: &str, deadline: Duration) -> Error {
         self.guest.hang(what, deadline)
     }

@@ -178,6 +178,10 @@ fn settle(orders: &Boot) -> io::Result<()> {
         .map_err(|error| context(error.into(), "set the clock"))?;
     rustix::system::sethostname(orders.hostname.as_bytes())
         .map_err(|error| context(error.into(), "set the host name"))?;
+    if let Some(level) = orders.console_level {
+        const FILE: &str = "/proc/sys/kernel/printk";
+        fs::write(FILE, level.to_string()).map_err(|error| context(error, FILE))?;
+    }
     credit_entropy(&orders.seed)
 }
 

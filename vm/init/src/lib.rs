@@ -184,6 +184,9 @@ pub struct Boot {
     pub seed: Vec<u8>,
     /// The guest's host name.
     pub hostname: String,
+    /// Up to which level the console shows messages from now on, where that is
+    /// to change.
+    pub console_level: Option<u8>,
 }
 
 /// A kernel module in the initramfs.

@@ -65,7 +65,7 @@ enum Verb {
     Shell(shell::Options),
     /// Run the project's tests: on the host, then those marked for it in the guest
     Test(TestOptions),
-    /// A kernel's source
+    /// A kernel's source, and kernels built from it
     #[command(subcommand)]
     Kernel(kernel::Verb),
     #[command(external_subcommand)]
@@ -75,7 +75,8 @@ enum Verb {
 /// The one guest to boot.
 #[derive(Args)]
 struct OneGuest {
-    /// The kernel: a version (6.12), or debian:SUITE; default: the project's
+    /// The kernel: a version (6.12), debian:SUITE, debug, or a name of the project's builds;
+    /// default: the project's
     #[arg(long, short, value_name = "NAME")]
     kernel: Option<String>,
     /// Build the project's own module for this kernel, and load it; its parameters ask for
@@ -171,7 +172,7 @@ fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
             };
             suite::run(project, debian.as_ref(), &options)
         }
-        Verb::Kernel(verb) => kernel::run(&cli.sources.open()?, &verb),
+        Verb::Kernel(verb) => kernel::run(project, &cli.sources.open()?, &verb),
         Verb::Project(words) => project_command(project, &words, &cli.sources),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::apt::{self, Apt, Deb, Lists, Stanza};
+use super::compile::DEBUG;
 use super::modules::{Index, Texts};
 use super::{Debian, Error, bzimage, pack, plan, run, unpack};
 use crate::cache;
@@ -39,13 +40,19 @@ pub struct Kernel {
     pub package_version: String,
     /// The suite it is from: `sid`. What is built for it is built there.
     pub suite: String,
-    /// The uncompressed ELF kernel, for a PVH boot.
+    /// What is booted: the uncompressed ELF kernel, by its PVH note, or the
+    /// bzImage of one that was built from source.
     pub vmlinux: PathBuf,
     /// The folder that has `lib/modules/RELEASE`, with depmod's files.
     pub modules: PathBuf,
     /// A read-only erofs image of `lib/modules/RELEASE`, to be mounted at
     /// `/usr/lib/modules/RELEASE`.
     pub image: PathBuf,
+    /// Whether it checks itself so thoroughly that it takes more memory and
+    /// time: one built from source.
+    pub debug: bool,
+    /// What modules are built against, where it was built from source.
+    pub(crate) headers: Option<PathBuf>,
     /// What it was made by, and so what boots it.
     pub(crate) debian: Debian,
 }
@@ -62,7 +69,8 @@ struct Plan {
 impl Kernel {
     /// The kernel called `name`, from the cache or fetched now: a version or the
     /// beginning of one (`6.12`, `7.2.13`), or `debian:SUITE` for the suite's
-    /// current one. Once fetched, the same name stays the same kernel.
+    /// current one. Once fetched, the same name stays the same kernel. `debug`
+    /// is the one that [`Kernel::build`] makes.
     ///
     /// # Errors
     /// [`Error::NoKernel`] with the known names; [`Error::Fetch`] without
@@ -78,6 +86,9 @@ impl Kernel {
     /// # Ok::<(), dmashare_vm::debian::Error>(())
     /// ```
     pub fn prepare(debian: &Debian, name: &str) -> Result<Self, Error> {
+        if name == DEBUG {
+            return Self::build(debian, name, &[]);
+        }
         let wanted = Wanted::parse(name).ok_or_else(|| Error::NoKernel {
             name: name.to_owned(),
             known: known(&[]),
@@ -201,6 +212,8 @@ impl Kernel {
             vmlinux: folder.join("vmlinux"),
             image: folder.join("modules.erofs"),
             modules: folder,
+            debug: false,
+            headers: None,
             debian: debian.clone(),
         })
     }
@@ -361,10 +374,22 @@ fn assemble(
     fs::write(&file, vmlinux).map_err(cache::Error::io("write", file))?;
     cache::remove(image)?;
 
+    add_modules(debian, &unpacked, release, folder)?;
+    Ok(cache::remove(&tree)?)
+}
+
+/// Moves the modules in `from` into the kernel in `folder`, and makes an image
+/// of them.
+pub(super) fn add_modules(
+    debian: &Debian,
+    from: &Path,
+    release: &str,
+    folder: &Path,
+) -> Result<(), Error> {
     let modules = folder.join("lib/modules").join(release);
     fs::create_dir_all(folder.join("lib/modules"))
         .map_err(cache::Error::io("make the folder", &modules))?;
-    fs::rename(&unpacked, &modules).map_err(cache::Error::io("rename", unpacked))?;
+    fs::rename(from, &modules).map_err(cache::Error::io("rename", from))?;
     run::run(
         debian
             .tool("depmod")?
@@ -373,8 +398,7 @@ fn assemble(
             .arg(folder)
             .arg(release),
     )?;
-    pack::image(debian, &modules, &folder.join("modules.erofs"))?;
-    Ok(cache::remove(&tree)?)
+    pack::image(debian, &modules, &folder.join("modules.erofs"))
 }
 
 #[cfg(test)]

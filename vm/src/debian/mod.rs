@@ -27,7 +27,8 @@
 //! was decided, so that it need not be decided again), `unpack`; `tools` (the
 //! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
 //! `pack`; then what is made: `bzimage` and `modules` for [`Kernel`], [`Root`],
-//! [`build_module`], [`source`].
+//! [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
+//! by `kconfig`), [`build_module`].
 
 use std::path::PathBuf;
 
@@ -36,7 +37,9 @@ use crate::cache::{self, Cache};
 mod apt;
 mod build;
 mod bzimage;
+mod compile;
 pub mod host;
+mod kconfig;
 mod kernel;
 mod mirror;
 mod modules;
@@ -45,7 +48,10 @@ mod plan;
 mod root;
 mod run;
 mod source;
+mod sources;
+mod toolchain;
 mod tools;
+mod tree;
 mod unpack;
 
 pub use build::build_module;
@@ -174,6 +180,14 @@ pub enum Error {
     NoSource {
         /// The version that was asked for.
         version: String,
+    },
+    /// A kernel cannot be configured so.
+    #[error("kernel {name}: {problem}")]
+    Config {
+        /// Its name.
+        name: String,
+        /// What is wrong, or did not come out as asked.
+        problem: String,
     },
     /// A module's source does not compile, or is no module's source.
     #[error("{}: building for {release} failed\n{log}", .source_dir.display())]

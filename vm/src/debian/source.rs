@@ -30,6 +30,10 @@ struct Plan {
 pub(super) struct Source {
     /// The folder of its top Makefile.
     pub(super) folder: PathBuf,
+    /// The suite it is from.
+    pub(super) suite: String,
+    /// The version of its package: `7.2.13-1`.
+    pub(super) version: String,
 }
 
 /// The folder of the source of kernel `version` (`7.2`, as in the name of
@@ -73,6 +77,8 @@ impl Source {
                 })?;
                 Ok(Self {
                     folder: folder.join(&plan.deb.package),
+                    suite: plan.suite.clone(),
+                    version: plan.deb.version.clone(),
                 })
             },
         )

@@ -1,0 +1,278 @@
+//! Roots with a compiler in them, to build kernels and modules in.
+//!
+//! What a kernel's build brings (objtool, modpost) wants the libc of its own
+//! suite, and Kbuild wants the compiler of the kernel. So the suite's packages
+//! are unpacked into a folder, and make runs with that folder as its root: on
+//! any host, which needs no compiler and is not touched.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::apt::{self, Apt, Deb, Lists};
+use super::kernel::depends;
+use super::root::{digest, link_programs};
+use super::{Debian, Error, Kernel, plan, run, unpack};
+use crate::cache::{self, Lock, SCRATCH};
+
+/// What Kbuild's makefiles call, beside the compiler.
+pub(super) const TOOLS: [&str; 8] = [
+    "binutils",
+    "coreutils",
+    "dash",
+    "findutils",
+    "grep",
+    "make",
+    "mawk",
+    "sed",
+];
+
+/// What building a kernel takes beyond [`TOOLS`].
+const KERNEL_TOOLS: [&str; 9] = [
+    "bc",
+    "bison",
+    "diffutils",
+    "flex",
+    "gcc",
+    "gzip",
+    "libc6-dev",
+    "libelf-dev",
+    "tar",
+];
+
+/// Which packages a root is of.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    debs: Vec<Deb>,
+}
+
+/// A root with programs, from the cache.
+pub(super) struct Toolchain {
+    pub(super) root: PathBuf,
+    /// Names its packages at their versions, and so what it builds.
+    pub(super) key: String,
+}
+
+impl Toolchain {
+    /// The one that modules for `kernel` are built in.
+    pub(super) fn of_modules(debian: &Debian, kernel: &Kernel) -> Result<Self, Error> {
+        if kernel.headers.is_some() {
+            return Self::of_kernels(debian, &kernel.suite);
+        }
+        let key = format!("{}_{}", kernel.release, kernel.package_version);
+        // What is asked for is part of the plan's name: to ask for more is to
+        // plan anew.
+        let name = format!("toolchain-{key}-{}", digest(&TOOLS.join(" ")));
+        let what = format!("compiler and headers for kernel {}", kernel.release);
+        Self::prepare(debian, &name, &key, &what, |lists| {
+            decide_for_headers(debian, kernel, lists)
+        })
+    }
+
+    /// The one that kernels are built in from the source of `suite`.
+    pub(super) fn of_kernels(debian: &Debian, suite: &str) -> Result<Self, Error> {
+        let packages: Vec<&str> = TOOLS.iter().chain(&KERNEL_TOOLS).copied().collect();
+        Self::of_packages(debian, suite, &packages, "a compiler for kernels")
+    }
+
+    /// One with these packages of `suite` and what they depend on.
+    pub(super) fn of_packages(
+        debian: &Debian,
+        suite: &str,
+        packages: &[&str],
+        what: &str,
+    ) -> Result<Self, Error> {
+        let name = format!("toolchain-{suite}-{}", digest(&packages.join(" ")));
+        let packages: Vec<String> = packages.iter().map(ToString::to_string).collect();
+        let what = format!("{what}, Debian {suite}");
+        Self::prepare(debian, &name, suite, &what, |lists| {
+            let debs = Apt::new(debian, &suites(suite), lists)?.with_dependencies(&packages)?;
+            Ok(Plan { debs })
+        })
+    }
+
+    fn prepare(
+        debian: &Debian,
+        name: &str,
+        key: &str,
+        what: &str,
+        decide: impl Fn(Lists) -> Result<Plan, Error>,
+    ) -> Result<Self, Error> {
+        plan::follow(debian, name, what, decide, |plan: &Plan| {
+            let files: Vec<&str> = plan.debs.iter().map(|deb| deb.file.as_str()).collect();
+            let key = format!("{key}-{}", digest(&files.join(" ")));
+            let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
+            // Packages of programs unpack to some four times their size.
+            let root = debian
+                .cache
+                .artefact("toolchain", &key, bytes * 5, |folder| {
+                    let debs = apt::fetch(&debian.cache, what, &plan.debs)?;
+                    unpack::packages(&debs, what, folder)?;
+                    finish(folder)
+                })?;
+            Ok(Self { root, key })
+        })
+    }
+
+    /// An empty folder in the root to work in. No one else works in this root
+    /// until it is dropped, and emptied with that.
+    pub(super) fn scratch(&self, debian: &Debian) -> Result<Scratch, Error> {
+        let lock = debian.cache.lock(&format!("toolchain.{}", self.key))?;
+        let path = self.root.join(SCRATCH);
+        cache::remove(&path)?;
+        fs::create_dir(&path).map_err(cache::Error::io("make the folder", &path))?;
+        process_files(&path)?;
+        Ok(Scratch { path, _lock: lock })
+    }
+
+    /// A command that runs what it is given next with this root as its root.
+    /// Its standard error goes where its output goes, so that errors stand where
+    /// they belong.
+    pub(super) fn enter(&self) -> Result<Command, Error> {
+        let mut command = enter(&self.root)?;
+        command.args(["sh", "-c", r#"exec "$@" 2>&1"#, "sh"]);
+        Ok(command)
+    }
+}
+
+/// The folder to work in, in a root.
+pub(super) struct Scratch {
+    /// Seen from outside; `/scratch` from inside.
+    pub(super) path: PathBuf,
+    _lock: Lock,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is removed before the next use.
+        let _ = cache::remove(&self.path);
+    }
+}
+
+/// `suite`, and before it the one that it comes on top of.
+fn suites(suite: &str) -> Vec<&str> {
+    let base = suite.strip_suffix("-backports");
+    base.into_iter().chain([suite]).collect()
+}
+
+/// Chooses the packages: the headers, bare, since they depend on a whole system
+/// with an initramfs; the compiler and the tools with what they need.
+fn decide_for_headers(debian: &Debian, kernel: &Kernel, lists: Lists) -> Result<Plan, Error> {
+    let apt = Apt::new(debian, &suites(&kernel.suite), lists)?;
+    let package = format!("linux-headers-{}", kernel.release);
+    let headers = apt.show(&package)?.ok_or_else(|| Error::Packages {
+        suite: kernel.suite.clone(),
+        said: format!(
+            "the mirror has no {package} any more; remove {}, and the next run takes the kernel that it has now",
+            plan::file(debian, &Kernel::plan_name(&kernel.name)).display()
+        ),
+    })?;
+    let of_kind = |prefixes: &[&str]| -> Vec<String> {
+        depends(&headers)
+            .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut bare = of_kind(&["linux-headers-"]);
+    bare.push(package);
+    let mut tools = of_kind(&["gcc-", "linux-compiler-", "linux-kbuild-"]);
+    tools.extend(TOOLS.map(str::to_owned));
+
+    let mut debs = apt.alone(&bare)?;
+    debs.extend(apt.with_dependencies(&tools)?);
+    Ok(Plan { debs })
+}
+
+/// Adds to the unpacked packages what programs expect of a root.
+fn finish(root: &Path) -> Result<(), Error> {
+    link_programs(root)?;
+    for name in ["dev", SCRATCH] {
+        let folder = root.join(name);
+        fs::create_dir_all(&folder).map_err(cache::Error::io("make the folder", &folder))?;
+    }
+    // See `process_files`: it differs from run to run, so it is in the scratch.
+    let proc = root.join("proc");
+    cache::remove(&proc)?;
+    symlink(format!("{SCRATCH}/proc"), &proc).map_err(cache::Error::io("link", &proc))?;
+    if geteuid().is_root() {
+        device_node(&root.join("dev/null"))?;
+    }
+    Ok(())
+}
+
+/// Makes a `/dev/null` where the kernel and the file system let us; elsewhere
+/// there is none, and the build takes the way of an ordinary user.
+fn device_node(null: &Path) -> Result<(), Error> {
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+    let made = mknodat(CWD, null, FileType::CharacterDevice, mode, makedev(1, 3));
+    if made.is_ok() && fs::OpenOptions::new().write(true).open(null).is_err() {
+        // A file system that is mounted nodev.
+        cache::remove(null)?;
+    }
+    Ok(())
+}
+
+/// What there is of /proc for root, who needs no right to mount: the one file
+/// that is read. objtool of 7.x looks where its stack is, to tell a stack
+/// overflow of its own from other crashes, and stops without an answer. Ours is
+/// near enough: a wrong one would only cost that message.
+fn process_files(scratch: &Path) -> Result<(), Error> {
+    let own = Path::new("/proc/self/maps");
+    let text = fs::read(own).map_err(cache::Error::io("read", own))?;
+    let folder = scratch.join("proc/self");
+    fs::create_dir_all(&folder).map_err(cache::Error::io("make the folder", &folder))?;
+    let file = folder.join("maps");
+    Ok(fs::write(&file, text).map_err(cache::Error::io("write", file))?)
+}
+
+/// A command that runs what it is given next with `root` as its root.
+fn enter(root: &Path) -> Result<Command, Error> {
+    let made_by_root = root.join("dev/null").symlink_metadata().is_ok();
+    let mut command = if made_by_root && geteuid().is_root() {
+        let mut command = run::program("chroot");
+        command.arg(root);
+        command
+    } else {
+        namespace(root)?
+    };
+    command
+        .args(["env", "-i", "LC_ALL=C", "HOME=/"])
+        .arg(format!("TMPDIR=/{SCRATCH}"))
+        .arg("PATH=/usr/sbin:/usr/bin");
+    Ok(command)
+}
+
+/// The same for one who may not chroot: root of a user namespace may, and may
+/// bind the host's /dev and /proc into the new root, out of sight of everyone
+/// else.
+fn namespace(root: &Path) -> Result<Command, Error> {
+    let unshare = || {
+        let mut command = run::program("unshare");
+        command.args(["--user", "--map-root-user", "--mount"]);
+        command
+    };
+    let said = run::run_with(unshare().arg("true"), |_| {})?;
+    if !said.success {
+        return Err(Error::Program {
+            program: "unshare".to_owned(),
+            said: format!(
+                "{}; building a module takes root, or user namespaces allowed (sysctl kernel.unprivileged_userns_clone=1)",
+                said.reason()
+            ),
+        });
+    }
+    let mut command = unshare();
+    // Entering the namespace takes back the signal at our death: ask again.
+    command
+        .args(["setpriv", "--pdeathsig", "TERM", "sh", "-c"])
+        .arg(
+            r#"mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" && exec chroot "$0" "$@""#,
+        )
+        .arg(root);
+    Ok(command)
+}
