@@ -1,6 +1,7 @@
 //! `cargo vm`: the command line over this crate.
 
 mod kernel;
+mod module;
 mod run;
 mod shell;
 
@@ -68,6 +69,9 @@ enum Verb {
     /// A kernel's source, and kernels built from it
     #[command(subcommand)]
     Kernel(kernel::Verb),
+    /// The project's own module, built and checked without a guest
+    #[command(subcommand)]
+    Module(module::Verb),
     #[command(external_subcommand)]
     Project(Vec<OsString>),
 }
@@ -91,11 +95,8 @@ impl OneGuest {
     fn boot(&self, project: &Project, debian: &Debian) -> Result<crate::Vm, Error> {
         let kernel = self.kernel.as_ref().unwrap_or(&project.settings.kernel);
         let module = self.project_module || self.options.project_module_parameters.is_some();
-        if module && project.settings.module.is_none() {
-            return Err(Error::Project(
-                "this project has no module; name its folder as module in [workspace.metadata.vm]"
-                    .into(),
-            ));
+        if module {
+            module::folder(project)?;
         }
         let builder = project.guest_with(debian, kernel, module, &self.options)?;
         let _progress = Progress::spinner(&format!("booting kernel {kernel}"));
@@ -173,6 +174,7 @@ fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
             suite::run(project, debian.as_ref(), &options)
         }
         Verb::Kernel(verb) => kernel::run(project, &cli.sources.open()?, &verb),
+        Verb::Module(verb) => module::run(project, &cli.sources.open()?, &verb),
         Verb::Project(words) => project_command(project, &words, &cli.sources),
     }
 }
@@ -200,7 +202,7 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
     let Some(first) = known.get(name.as_ref()) else {
         let known: Vec<&str> = known.keys().map(String::as_str).collect();
         return Err(Error::Project(format!(
-            "no command \"{name}\"; there are run, shell, test, kernel{}{}",
+            "no command \"{name}\"; there are run, shell, test, kernel, module{}{}",
             if known.is_empty() {
                 ""
             } else {

@@ -102,6 +102,11 @@ impl<'a> Kbuild<'a> {
         })
     }
 
+    /// The scratch folder, for what else make is to find in `/scratch`.
+    pub(super) fn scratch(&self) -> &Path {
+        &self.scratch.path
+    }
+
     /// The folder of the source as it is built.
     fn folder(&self) -> PathBuf {
         self.scratch.path.join(SOURCE)

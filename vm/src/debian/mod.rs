@@ -28,7 +28,8 @@
 //! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
 //! `pack`; then what is made: `bzimage` and `modules` for [`Kernel`], [`Root`],
 //! [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
-//! by `kconfig`), [`build_module`].
+//! by `kconfig`), [`build_module`], [`check_module`] and [`check_style`] with
+//! `findings`.
 
 use std::path::PathBuf;
 
@@ -37,7 +38,9 @@ use crate::cache::{self, Cache};
 mod apt;
 mod build;
 mod bzimage;
+mod check;
 mod compile;
+mod findings;
 pub mod host;
 mod kconfig;
 mod kernel;
@@ -55,6 +58,8 @@ mod tree;
 mod unpack;
 
 pub use build::build_module;
+pub use check::{check_module, check_style};
+pub use findings::Findings;
 pub use kernel::Kernel;
 pub(crate) use modules::Index;
 pub use root::Root;

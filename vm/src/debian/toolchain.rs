@@ -155,7 +155,7 @@ impl Drop for Scratch {
 }
 
 /// `suite`, and before it the one that it comes on top of.
-fn suites(suite: &str) -> Vec<&str> {
+pub(super) fn suites(suite: &str) -> Vec<&str> {
     let base = suite.strip_suffix("-backports");
     base.into_iter().chain([suite]).collect()
 }
