@@ -5,6 +5,7 @@
 //! - [`peers`]: independent programs in C, a writer and a reader for each way.
 //! - [`pairing`]: the command `dmashare` at one end and a peer at the other.
 //! - [`command`]: the command as another process.
+//! - [`guest`]: the machine that a test runs on.
 //! - [`held`]: what a process holds, and who holds a dma-buf.
 //! - [`uapi`]: the kernel module's header, as Rust.
 //! - [`sync_calls`]: to see and refuse what a thread tells the exporter of a
@@ -12,6 +13,7 @@
 
 pub mod command;
 pub mod conformance;
+pub mod guest;
 pub mod held;
 pub mod pairing;
 pub mod peers;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use dmashare::alloc::{Allocate, Way, probe};
 use dmashare_tests::conformance::{self, Verdict};
+use dmashare_tests::guest::{is_guest, kernel_version};
 use dmashare_tests::ways::{self, skipped, test};
 use dmashare_tests::{command, pairing};
 use libtest_mimic::{Arguments, Trial};
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Some tests count the handles of this process, and all share one screen.
     arguments.test_threads = Some(1);
-    let trials = match in_guest() {
+    let trials = match is_guest() {
         true => trials(),
         false => vec![skipped(
             "guest",
@@ -94,29 +95,6 @@ fn ways_are_there() -> Verdict {
             _ => Ok(()),
         }
     })
-}
-
-/// Whether `cargo vm` booted this machine: it has a port to its agent.
-fn in_guest() -> bool {
-    let ports = std::fs::read_dir("/sys/class/virtio-ports");
-    let mut names = ports.into_iter().flatten().flatten().map(|port| {
-        let name = std::fs::read_to_string(port.path().join("name"));
-        name.unwrap_or_default()
-    });
-    names.any(|name| name.trim_end() == dmashare_vm_init::PORT)
-}
-
-/// Major and minor version of the running kernel.
-fn kernel_version() -> (u32, u32) {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next().and_then(|number| number.parse().ok());
-    next()
-        .zip(next())
-        .expect("a release starts with two numbers")
 }
 
 fn text(error: impl std::fmt::Display) -> String {
