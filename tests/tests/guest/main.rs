@@ -1,5 +1,5 @@
 //! What only a guest can show: dma-bufs from every exporter its kernel has, a
-//! GPU that imports them, a screen that scans them out, and our module.
+//! GPU that imports them, and a screen that scans them out.
 //!
 //! `cargo vm test` runs it there, on each kernel. Elsewhere its tests are
 //! skipped.
@@ -10,7 +10,6 @@ mod egl;
 mod fence;
 mod kms;
 mod memory;
-mod module;
 mod sealed;
 mod vgem;
 
@@ -48,7 +47,6 @@ fn trials() -> Vec<Trial> {
     trials.extend(egl::trials());
     trials.extend(fence::trials());
     trials.extend(memory::trials());
-    trials.extend(module::trials());
     trials.extend(sealed::trials());
     trials.extend(demo::trials());
     trials.extend(pairing_trials());

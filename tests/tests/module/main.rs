@@ -1,0 +1,88 @@
+//! Our module's own word: what /dev/dmashare makes, what it refuses, and when it
+//! can be unloaded. What its buffers share with those of other ways is in the
+//! conformance suite.
+//!
+//! A program of its own, by raw calls: it counts all that the module has, and so
+//! nothing else may run in it that makes buffers, as a graphics driver does.
+
+mod account;
+mod device;
+mod forked;
+mod gem;
+mod limits;
+mod mapped;
+mod memory;
+mod pointers;
+mod refused;
+mod shapes;
+mod shown;
+mod wrapped;
+
+use std::fs::read_to_string;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use dmashare_tests::conformance::Verdict;
+use dmashare_tests::guest::is_guest;
+use dmashare_tests::ways::{skipped, test};
+use libtest_mimic::{Arguments, Completion, Trial};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // In this thread, so that the process can be copied; and all are counted.
+    arguments.test_threads = Some(1);
+    let trials = match (is_guest(), Path::new(device::NODE).exists()) {
+        (false, _) => vec![skipped(
+            "module",
+            "meant for the guest; `cargo vm test` runs it there",
+        )],
+        (true, false) => vec![skipped("module", "the module is not loaded")],
+        (true, true) => trials(),
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = refused::trials();
+    trials.extend(pointers::trials());
+    trials.extend(shapes::trials());
+    trials.extend(mapped::trials());
+    trials.extend(wrapped::trials());
+    trials.extend(limits::trials());
+    trials.extend(account::trials());
+    trials.extend(shown::trials());
+    trials
+}
+
+/// A test that finds out by itself whether there is something to test.
+fn test_or_skip(name: &str, run: fn() -> Result<Completion, String>) -> Trial {
+    Trial::ignorable_test(name, move || Ok(run()?))
+}
+
+/// A memfd that can be wrapped.
+fn memfd(size: u64) -> Result<OwnedFd, String> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memfd = memfd_create("module test", flags).map_err(text)?;
+    ftruncate(&memfd, size).map_err(text)?;
+    fcntl_add_seals(&memfd, SealFlags::SHRINK).map_err(text)?;
+    Ok(memfd)
+}
+
+/// How many keep the module from being unloaded.
+fn users() -> Result<u64, String> {
+    let count = read_to_string("/sys/module/dmashare/refcnt").map_err(text)?;
+    count.trim().parse().map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    match holds {
+        true => Ok(()),
+        false => Err(otherwise()),
+    }
+}
