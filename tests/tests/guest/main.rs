@@ -82,8 +82,16 @@ fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
 fn ways_are_there() -> Verdict {
     let expected = match kernel_version() >= (6, 12) {
         true => &Way::ALL[..],
-        // Debian's 6.1 has no node of its own, and its bochs exports nothing.
-        false => &[Way::Memfd, Way::Posix, Way::SysV, Way::Module],
+        // Debian's 6.1 has no node of its own, and so the module's; its bochs
+        // exports nothing.
+        false => &[
+            Way::Memfd,
+            Way::Posix,
+            Way::SysV,
+            Way::Udmabuf,
+            Way::DmaHeap,
+            Way::Module,
+        ],
     };
     probe().rows().iter().try_for_each(|row| {
         let (way, is_expected) = (row.way, expected.contains(&row.way));

@@ -1,6 +1,6 @@
 //! Our module's own word: what /dev/dmashare makes, what it refuses, and when it
-//! can be unloaded. What its buffers share with those of other ways is in the
-//! conformance suite.
+//! can be unloaded; and the standard nodes, the kernel's or the module's. What
+//! its buffers share with those of other ways is in the conformance suite.
 //!
 //! A program of its own, by raw calls: it counts all that the module has, and so
 //! nothing else may run in it that makes buffers, as a graphics driver does.
@@ -12,6 +12,7 @@ mod gem;
 mod limits;
 mod mapped;
 mod memory;
+mod nodes;
 mod pointers;
 mod refused;
 mod shapes;
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let mut trials = refused::trials();
+    let mut trials = nodes::trials();
+    trials.extend(refused::trials());
     trials.extend(pointers::trials());
     trials.extend(shapes::trials());
     trials.extend(mapped::trials());

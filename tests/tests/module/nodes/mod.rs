@@ -1,0 +1,113 @@
+//! The standard nodes, /dev/udmabuf and /dev/dma_heap/system, by the book of
+//! their own headers: the kernel's on newer kernels, and our module's where
+//! there were none. One table for both, so that a difference shows.
+
+mod heap;
+mod udmabuf;
+
+use std::fs::{File, OpenOptions, read_to_string};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use dmashare_tests::conformance::Verdict;
+use libtest_mimic::Trial;
+use rustix::io::Errno;
+
+use crate::{ensure, skipped, test, text};
+
+const UDMABUF: &str = "/dev/udmabuf";
+const SYSTEM: &str = "/dev/dma_heap/system";
+const PAGE: u64 = 4096;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let of = |node: &str, name: &str, check: fn() -> Verdict| match Path::new(node).exists() {
+        true => test(name, check),
+        false => skipped(
+            name,
+            format!("{node}: this kernel has none, nor has our module"),
+        ),
+    };
+    vec![
+        of(
+            UDMABUF,
+            "udmabuf_node::makes_what_it_should",
+            udmabuf::makes,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::refuses_by_the_book",
+            udmabuf::refuses,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::refuses_lists_by_the_book",
+            udmabuf::lists,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::knows_two_calls",
+            udmabuf::knows_two_calls,
+        ),
+        of(SYSTEM, "heap_node::makes_what_it_should", heap::makes),
+        of(SYSTEM, "heap_node::refuses_by_the_book", heap::refuses),
+        of(
+            SYSTEM,
+            "heap_node::takes_arguments_of_any_size",
+            heap::any_size,
+        ),
+        of(SYSTEM, "heap_node::opens_as_it_is_told", heap::modes),
+    ]
+}
+
+fn open(node: &str, write: bool) -> Result<File, String> {
+    let file = OpenOptions::new().read(true).write(write).open(node);
+    file.map_err(|error| format!("{node}: {error}"))
+}
+
+/// A call, with an argument as large as the node takes it to be.
+fn call<T>(node: &File, request: libc::Ioctl, argument: &mut T) -> Result<i32, Errno> {
+    let size = usize::try_from(request >> 16 & 0x3fff).expect("14 bits");
+    assert!(size <= size_of::<T>(), "it could be written past its end");
+    // SAFETY: all that the kernel writes is within the size that the request
+    // tells, where any bytes are valid.
+    let returned = unsafe { libc::ioctl(node.as_raw_fd(), request, std::ptr::from_mut(argument)) };
+    match returned {
+        0.. => Ok(returned),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).expect("the system's")),
+    }
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel made this handle for us, and nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// What its fdinfo calls the exporter.
+fn exporter(fd: &OwnedFd) -> Result<String, String> {
+    let info = read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(text)?;
+    let name = info.lines().find_map(|line| line.strip_prefix("exp_name:"));
+    Ok(name.ok_or("no dma-buf")?.trim().to_owned())
+}
+
+fn handles() -> Result<usize, String> {
+    Ok(std::fs::read_dir("/proc/self/fd").map_err(text)?.count())
+}
+
+/// That a call fails with this errno and leaves no handle.
+fn refused<T>(
+    node: &File,
+    what: &str,
+    request: libc::Ioctl,
+    mut argument: T,
+    expected: Errno,
+) -> Verdict {
+    let before = handles()?;
+    let answer = call(node, request, &mut argument);
+    ensure(answer == Err(expected), || {
+        format!("{what}: {answer:?}, expected {expected}")
+    })?;
+    let after = handles()?;
+    ensure(after == before, || {
+        format!("{what}: {before} handles before, {after} after")
+    })
+}
