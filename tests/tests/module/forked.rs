@@ -42,6 +42,10 @@ impl Forked {
         }
     }
 
+    pub(crate) fn kill(&self) -> Verdict {
+        kill_process(self.pid, Signal::KILL).map_err(text)
+    }
+
     /// What it said at its end; one that was killed said nothing, and is none
     /// that failed.
     pub(crate) fn wait(mut self) -> Verdict {
@@ -65,7 +69,7 @@ impl Forked {
 impl Drop for Forked {
     fn drop(&mut self) {
         if !self.waited {
-            kill_process(self.pid, Signal::KILL).expect("it is ours");
+            self.kill().expect("it is ours");
             self.reap().expect("it was not waited for");
         }
     }

@@ -9,11 +9,13 @@ mod account;
 mod device;
 mod forked;
 mod gem;
+mod killed;
 mod limits;
 mod mapped;
 mod memory;
 mod nodes;
 mod pointers;
+mod random;
 mod refused;
 mod shapes;
 mod shown;
@@ -55,6 +57,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(limits::trials());
     trials.extend(account::trials());
     trials.extend(shown::trials());
+    trials.extend(killed::trials());
     trials
 }
 
