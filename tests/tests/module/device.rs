@@ -27,6 +27,7 @@ pub(crate) const WRITE_COMBINED: u32 = 4;
 
 pub(crate) const NODE_UDMABUF: u32 = 1;
 pub(crate) const NODE_DMA_HEAP: u32 = 2;
+pub(crate) const NODE_HEAP: u32 = 4;
 
 pub(crate) const MAX_RANGES: usize = 1024;
 pub(crate) const PAGE: u64 = 4096;

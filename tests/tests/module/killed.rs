@@ -130,7 +130,7 @@ fn uses(socket: &UnixDatagram, card: &Path, mut random: Random) -> Verdict {
 }
 
 /// Whether there was someone to take it.
-fn send(socket: &UnixDatagram, buffer: &Buffer) -> Result<bool, String> {
+pub(crate) fn send(socket: &UnixDatagram, buffer: &Buffer) -> Result<bool, String> {
     let handles = [buffer.fd().map_err(text)?];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);

@@ -3,9 +3,11 @@
 //! its buffers share with those of other ways is in the conformance suite.
 //!
 //! A program of its own, by raw calls: it counts all that the module has, and so
-//! nothing else may run in it that makes buffers, as a graphics driver does.
+//! nothing else may run in it that makes buffers, as a graphics driver does. It
+//! is the last one in a guest, since in the end it loads the module for good.
 
 mod account;
+mod complaints;
 mod device;
 mod forked;
 mod gem;
@@ -17,6 +19,7 @@ mod nodes;
 mod pointers;
 mod random;
 mod refused;
+mod reload;
 mod shapes;
 mod shown;
 mod wrapped;
@@ -58,6 +61,8 @@ fn trials() -> Vec<Trial> {
     trials.extend(account::trials());
     trials.extend(shown::trials());
     trials.extend(killed::trials());
+    trials.extend(reload::trials());
+    trials.extend(complaints::trials());
     trials
 }
 
