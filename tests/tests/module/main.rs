@@ -11,6 +11,7 @@ mod complaints;
 mod device;
 mod forked;
 mod gem;
+mod injected;
 mod killed;
 mod limits;
 mod mapped;
@@ -61,6 +62,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(account::trials());
     trials.extend(shown::trials());
     trials.extend(killed::trials());
+    trials.extend(injected::trials());
     trials.extend(reload::trials());
     trials.extend(complaints::trials());
     trials

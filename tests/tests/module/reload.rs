@@ -19,8 +19,8 @@ use rustix::io::Errno;
 
 use crate::device::{Alloc, Device, MIB, NODE, NODE_HEAP, PAGE, last_errno};
 use crate::gem::Vgem;
-use crate::users;
 use crate::{ensure, skipped, test, text};
+use crate::{injected, users};
 
 /// Where `cargo vm` puts it.
 const FILE: &str = "/run/vm/dmashare.ko";
@@ -42,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("reload::stays_while_it_is_used", stays_while_used),
         test("reload::refuses_bad_parameters", bad_parameters),
     ];
+    trials.extend(injected::trials_of_loading());
     // The last one of all.
     trials.push(match kernel_version() >= TAKES_HEAPS {
         true => test("reload::a_heap_stays", a_heap_stays),
