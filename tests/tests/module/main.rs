@@ -10,6 +10,7 @@ mod account;
 mod complaints;
 mod device;
 mod forked;
+mod fuzzed;
 mod gem;
 mod injected;
 mod killed;
@@ -62,6 +63,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(account::trials());
     trials.extend(shown::trials());
     trials.extend(killed::trials());
+    trials.extend(fuzzed::trials());
     trials.extend(injected::trials());
     trials.extend(reload::trials());
     trials.extend(complaints::trials());

@@ -19,4 +19,19 @@ impl Random {
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
+
+    /// 32 bits of any kind.
+    pub(crate) fn bits(&mut self) -> u32 {
+        u32::try_from(self.next() >> 32).expect("32 bits")
+    }
+
+    /// The same as `below`, of 32 bits.
+    pub(crate) fn few(&mut self, end: u32) -> u32 {
+        self.bits() % end
+    }
+
+    pub(crate) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        let index = self.below(choices.len() as u64);
+        choices[usize::try_from(index).expect("an index")]
+    }
 }
