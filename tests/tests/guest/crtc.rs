@@ -1,7 +1,7 @@
 //! What the screens show, asked from the kernel and not from the library.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use drm::control::Device as _;
@@ -20,23 +20,22 @@ impl AsFd for Observer {
 impl drm::Device for Observer {}
 impl drm::control::Device for Observer {}
 
-/// The inodes of the dma-bufs that the CRTCs of this card scan out.
+/// The dma-bufs that the CRTCs of this card scan out.
 ///
 /// From GETCRTC by GETFB to a GEM handle: exported, one that was imported is the
-/// dma-buf that it came from.
-pub(crate) fn dma_bufs_scanned_out(card: &Path) -> Result<Vec<u64>, String> {
+/// dma-buf that it came from. Of its own, an old kernel may make a new dma-buf.
+pub(crate) fn dma_bufs_scanned_out(card: &Path) -> Result<Vec<OwnedFd>, String> {
     let card = Observer(File::open(card).map_err(text)?);
-    let mut inodes = Vec::new();
+    let mut dma_bufs = Vec::new();
     for &crtc in card.resource_handles().map_err(text)?.crtcs() {
         let Some(framebuffer) = card.get_crtc(crtc).map_err(text)?.framebuffer() else {
             continue;
         };
         let framebuffer = card.get_framebuffer(framebuffer).map_err(text)?;
         let handle = framebuffer.buffer().ok_or("no handle: this takes root")?;
-        let dma_buf = card.buffer_to_prime_fd(handle, 0).map_err(text)?;
-        inodes.push(inode(dma_buf)?);
+        dma_bufs.push(card.buffer_to_prime_fd(handle, 0).map_err(text)?);
     }
-    Ok(inodes)
+    Ok(dma_bufs)
 }
 
 /// What tells a dma-buf from others, whoever's fd it is.

@@ -16,7 +16,7 @@ use dmashare_tests::conformance::Verdict;
 use dmashare_tests::held;
 use libtest_mimic::Trial;
 
-use crate::kms::BOCHS_IMPORTS;
+use crate::kms::dumb_is_in_ram;
 use crate::vgem::{Job, Vgem};
 use crate::{ensure, kernel_version, skipped, test, text};
 
@@ -34,7 +34,7 @@ pub(crate) fn trials_of(way: &Arc<dyn Allocate>) -> Vec<Trial> {
     };
     let tells = trial("dma_buf_tells_of_itself", tells_of_itself);
     // vgem, whose fences these are, cannot import what lies in the card.
-    if name == Way::Dumb && kernel_version() < BOCHS_IMPORTS {
+    if name == Way::Dumb && !dumb_is_in_ram() {
         let refused = trial("fence_has_no_other_driver", has_no_other_driver);
         return vec![refused, tells];
     }

@@ -82,8 +82,8 @@ fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
 fn ways_are_there() -> Verdict {
     let expected = match kernel_version() >= (6, 12) {
         true => &Way::ALL[..],
-        // Debian's 6.1 has no node of its own, and so the module's; its bochs
-        // exports nothing.
+        // Debian's 6.1 has no node of its own, and so the module's; its cirrus
+        // exports.
         false => &[
             Way::Memfd,
             Way::Posix,
@@ -91,6 +91,7 @@ fn ways_are_there() -> Verdict {
             Way::Udmabuf,
             Way::DmaHeap,
             Way::Module,
+            Way::Dumb,
         ],
     };
     probe().rows().iter().try_for_each(|row| {

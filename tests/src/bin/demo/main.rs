@@ -2,6 +2,7 @@
 //! what the guest's screen shows.
 
 mod build;
+mod displays;
 mod guest;
 mod output;
 
@@ -15,6 +16,7 @@ use dmashare_cli::demo::picture::{self, PictureError};
 use dmashare_cli::demo::report::{Actor, Event, Report, Step};
 use dmashare_cli::demo::scene;
 use dmashare_vm::cli::{Sources, duration};
+use dmashare_vm::debian::Kernel;
 use dmashare_vm::project::Project;
 use image::RgbImage;
 
@@ -116,11 +118,16 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<(), Failure> {
     let input = arguments.input.as_deref().map(guest::Input::new);
     let input = input.transpose()?;
 
-    let project = Project::load()?;
+    let mut project = Project::load()?;
     let program = build::dmashare(&project)?;
     let kernel = arguments.kernel.as_ref();
-    let kernel = kernel.unwrap_or(&project.settings.kernel);
-    let mut builder = project.guest(&arguments.sources.open()?, kernel, false)?;
+    let kernel = kernel.unwrap_or(&project.settings.kernel).clone();
+    let debian = arguments.sources.open()?;
+    let release = Kernel::prepare(&debian, &kernel)
+        .map_err(dmashare_vm::Error::from)?
+        .release;
+    displays::put_importing_first(&mut project.settings.devices, &release);
+    let mut builder = project.guest(&debian, &kernel, false)?;
     if let Some(folder) = input
         .as_ref()
         .and_then(|input| input.folder_beyond(&project))
