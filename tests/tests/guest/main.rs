@@ -12,6 +12,7 @@ mod kms;
 mod memory;
 mod sealed;
 mod vgem;
+mod vivid;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(fence::trials());
     trials.extend(memory::trials());
     trials.extend(sealed::trials());
+    trials.extend(vivid::trials());
     trials.extend(demo::trials());
     trials.extend(pairing_trials());
     trials
@@ -73,6 +75,7 @@ fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
         trials.extend(fence::trials_of(way));
         trials.extend(kms::trials_of(way));
         trials.extend(memory::trials_of(way));
+        trials.extend(vivid::trials_of(way));
     }
     trials
 }
