@@ -2,14 +2,16 @@
 //!
 //! An operation is done by several hands, and all of them do the same work. The
 //! benchmark `overhead` times them, the program `instructions` counts what they
-//! execute in user space.
+//! execute in user space. The program `exporters` compares what makes dma-bufs.
 
 mod allocate;
 mod codec;
 mod copy;
+pub mod exporters;
 mod pass;
 mod raw;
 mod sync;
+pub mod turns;
 
 /// One operation, done by one hand.
 pub struct Op {

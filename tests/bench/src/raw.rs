@@ -51,6 +51,144 @@ pub(crate) fn heap_alloc(heap: i32, size: u64) -> i32 {
     data.fd.cast_signed()
 }
 
+/// A dma-buf of the module, whose node is open, in chunks as large as can be had.
+pub(crate) fn module_alloc(module: i32, size: u64) -> i32 {
+    /// `struct dmashare_alloc` of kmod/dmashare_uapi.h.
+    #[repr(C)]
+    struct Allocation {
+        size: u64,
+        max_chunk: u64,
+        flags: u32,
+        chunks: u32,
+        fd: i32,
+        reserved0: u32,
+        name: [u8; 32],
+        reserved: [u64; 2],
+    }
+    let mut data = Allocation {
+        size,
+        max_chunk: 0,
+        flags: 0,
+        chunks: 0,
+        fd: -1,
+        reserved0: 0,
+        name: [0; 32],
+        reserved: [0; 2],
+    };
+    // SAFETY: DMASHARE_IOCTL_ALLOC reads and writes one of these.
+    check(unsafe { libc::ioctl(module, 0xc050_4401, &raw mut data) });
+    data.fd
+}
+
+/// A dma-buf of a memfd that cannot shrink, by a node that is open.
+pub(crate) fn udmabuf(node: i32, memfd: i32, size: u64) -> i32 {
+    #[repr(C)]
+    struct Create {
+        memfd: u32,
+        flags: u32,
+        offset: u64,
+        size: u64,
+    }
+    let create = Create {
+        memfd: memfd.cast_unsigned(),
+        flags: 1, // UDMABUF_FLAGS_CLOEXEC
+        offset: 0,
+        size,
+    };
+    // SAFETY: UDMABUF_CREATE reads one of these.
+    check(unsafe { libc::ioctl(node, 0x4018_7542, &raw const create) })
+}
+
+/// A handle of this DRM device for a dma-buf.
+pub(crate) fn prime_import(card: i32, fd: i32) -> u32 {
+    #[repr(C)]
+    struct Prime {
+        handle: u32,
+        flags: u32,
+        fd: i32,
+    }
+    let mut prime = Prime {
+        handle: 0,
+        flags: 0,
+        fd,
+    };
+    // SAFETY: DRM_IOCTL_PRIME_FD_TO_HANDLE reads and writes one of these.
+    check(unsafe { libc::ioctl(card, 0xc00c_642e, &raw mut prime) });
+    prime.handle
+}
+
+pub(crate) fn gem_close(card: i32, handle: u32) {
+    let close = [handle, 0];
+    // SAFETY: DRM_IOCTL_GEM_CLOSE reads two u32.
+    check(unsafe { libc::ioctl(card, 0x4008_6409, &raw const close) });
+}
+
+const VIDEO_CAPTURE: u32 = 1;
+const MEMORY_DMABUF: u32 = 4;
+
+/// Room for so many dma-bufs at a camera; for none, all of them are let go.
+pub(crate) fn request_buffers(camera: i32, count: u32) {
+    // Count, type, memory, and what is zero.
+    let mut request = [count, VIDEO_CAPTURE, MEMORY_DMABUF, 0, 0];
+    // SAFETY: VIDIOC_REQBUFS reads and writes one `struct v4l2_requestbuffers`.
+    check(unsafe { libc::ioctl(camera, 0xc014_5608, &raw mut request) });
+}
+
+/// The first of them is this dma-buf, and is made ready; false where the camera
+/// needs it in one piece, and refuses it, having mapped it.
+pub(crate) fn prepare_buffer(camera: i32, fd: i32, size: usize) -> bool {
+    /// `struct v4l2_buffer`
+    #[repr(C)]
+    struct Buffer {
+        index: u32,
+        kind: u32,
+        bytes_used: u32,
+        flags: u32,
+        field: u32,
+        time: [u64; 2],
+        timecode: [u32; 4],
+        sequence: u32,
+        memory: u32,
+        fd: i32,
+        fd_padding: u32,
+        length: u32,
+        reserved: [u32; 3],
+    }
+    let mut buffer = Buffer {
+        index: 0,
+        kind: VIDEO_CAPTURE,
+        bytes_used: 0,
+        flags: 0,
+        field: 0,
+        time: [0; 2],
+        timecode: [0; 4],
+        sequence: 0,
+        memory: MEMORY_DMABUF,
+        fd,
+        fd_padding: 0,
+        length: u32::try_from(size).expect("small"),
+        reserved: [0; 3],
+    };
+    // SAFETY: VIDIOC_PREPARE_BUF reads and writes one `struct v4l2_buffer`.
+    let done = unsafe { libc::ioctl(camera, 0xc058_565d, &raw mut buffer) };
+    let refused = std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT);
+    if done != 0 && refused {
+        return false;
+    }
+    check(done);
+    true
+}
+
+/// At least so many open files.
+pub(crate) fn allow_files(count: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: count,
+        rlim_max: count,
+    };
+    // SAFETY: reads one rlimit.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) });
+}
+
 pub(crate) fn map(fd: i32, size: usize) -> *mut u8 {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice.
