@@ -9,7 +9,7 @@ use super::root::hex;
 use super::sources::{self, SourceFile, sources};
 use super::toolchain::{Scratch, Toolchain};
 use super::{Debian, Error, Kernel, run, tree};
-use crate::cache::{self, SCRATCH};
+use crate::cache;
 use crate::progress::{Progress, note};
 
 /// Where the module's source is, in the scratch folder.
@@ -89,7 +89,7 @@ impl<'a> Kbuild<'a> {
         sources: &[SourceFile],
     ) -> Result<Self, Error> {
         let toolchain = Toolchain::of_modules(debian, kernel)?;
-        let scratch = toolchain.scratch(debian)?;
+        let scratch = toolchain.scratch(debian, "module")?;
         sources::copy(sources, &scratch.path.join(SOURCE))?;
         if let Some(headers) = &kernel.headers {
             tree::link(headers, &scratch.path.join(HEADERS))?;
@@ -102,9 +102,9 @@ impl<'a> Kbuild<'a> {
         })
     }
 
-    /// The scratch folder, for what else make is to find in `/scratch`.
-    pub(super) fn scratch(&self) -> &Path {
-        &self.scratch.path
+    /// The scratch folder, for what else make is to find there.
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     /// The folder of the source as it is built.
@@ -115,13 +115,13 @@ impl<'a> Kbuild<'a> {
     /// Runs make with these arguments, too: whether it came to a good end, and
     /// all that was said, with files named as they are in `source_dir`.
     pub(super) fn make(&self, what: &str, arguments: &[&str]) -> Result<(bool, String), Error> {
-        let inside = format!("/{SCRATCH}/{SOURCE}");
+        let inside = self.scratch.inside(SOURCE);
         let headers = match self.kernel.headers {
-            Some(_) => format!("/{SCRATCH}/{HEADERS}"),
+            Some(_) => self.scratch.inside(HEADERS),
             None => format!("/usr/src/linux-headers-{}", self.kernel.release),
         };
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut make = self.toolchain.enter()?;
+        let mut make = self.toolchain.enter(&self.scratch)?;
         make.args(["make", "modules", "--no-print-directory", "-C"])
             .arg(headers)
             .arg(format!("M={inside}"))

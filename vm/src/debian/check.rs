@@ -14,7 +14,7 @@ use super::source::Source;
 use super::sources::{self, SourceFile, sources};
 use super::toolchain::{Toolchain, suites};
 use super::{Debian, Error, Kernel, plan, run, tree, unpack};
-use crate::cache::{self, SCRATCH};
+use crate::cache;
 use crate::progress::Progress;
 
 /// Where sparse is, in the scratch folder.
@@ -69,8 +69,9 @@ pub fn check_module(
     let sources = sources(source_dir)?;
     let sparse = sparse(debian, sparse_suite(&kernel.suite))?;
     let kbuild = Kbuild::new(debian, kernel, source_dir, &sources)?;
-    tree::link(&sparse, &kbuild.scratch().join(SPARSE))?;
-    let check = format!("CHECK=/{SCRATCH}/{SPARSE}/usr/bin/sparse");
+    tree::link(&sparse, &kbuild.scratch().path.join(SPARSE))?;
+    let sparse = kbuild.scratch().inside(SPARSE);
+    let check = format!("CHECK={sparse}/usr/bin/sparse");
     let arguments = [
         "W=1",
         "C=2",
@@ -123,7 +124,7 @@ pub fn check_style(debian: &Debian, source_dir: &Path) -> Result<Findings, Error
     let kernel = Source::prepare(debian, SERIES)?;
     let (suite, packages) = PERL;
     let toolchain = Toolchain::of_packages(debian, suite, &packages, "perl")?;
-    let scratch = toolchain.scratch(debian)?;
+    let scratch = toolchain.scratch(debian, "style")?;
     sources::copy(&sources, &scratch.path.join(SOURCE))?;
     let own_options = source_dir.join(OPTIONS);
     if own_options.exists() {
@@ -136,10 +137,13 @@ pub fn check_style(debian: &Debian, source_dir: &Path) -> Result<Findings, Error
         let from = kernel.folder.join(SCRIPTS).join(name);
         fs::copy(&from, scripts.join(name)).map_err(cache::Error::io("copy", from))?;
     }
-    let mut command = toolchain.enter()?;
+    let mut command = toolchain.enter(&scratch)?;
     command
-        .args(["env", "--chdir", &format!("/{SCRATCH}/{SOURCE}")])
-        .args(["perl", &format!("/{SCRATCH}/{SCRIPTS}/checkpatch.pl")])
+        .args(["env", "--chdir", &scratch.inside(SOURCE)])
+        .args([
+            "perl",
+            &format!("{}/checkpatch.pl", scratch.inside(SCRIPTS)),
+        ])
         .args(["--strict", "--no-tree", "--emacs", "--quiet"])
         .args(["--no-summary", "--color=never", "--show-types", "-f"])
         .args(&files);

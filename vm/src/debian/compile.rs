@@ -9,7 +9,7 @@ use super::root::digest;
 use super::source::Source;
 use super::toolchain::{Scratch, Toolchain};
 use super::{Debian, Error, Kernel, run, tree};
-use crate::cache::{self, SCRATCH};
+use crate::cache;
 use crate::progress::{Progress, note};
 
 /// The name of the kernel that has [`CONFIG`] and nothing more.
@@ -75,7 +75,7 @@ impl Kernel {
         let version = format!("{}-{}", source.version, digest(&recipe.join("\n")));
         let key = format!("{name}_{version}");
         let folder = debian.cache.artefact("kernel", &key, NEED, |folder| {
-            let scratch = toolchain.scratch(debian)?;
+            let scratch = toolchain.scratch(debian, "kernel")?;
             let compilation = Compilation {
                 name,
                 config: &config,
@@ -146,7 +146,7 @@ impl Compilation<'_> {
             source.display(),
             MINUTES.div_ceil(jobs)
         ));
-        tree::link(source, &self.inside(SOURCE))?;
+        tree::link(source, &self.place(SOURCE))?;
         self.configure()?;
         let what = format!("building kernel {}", self.name);
         let mut progress = Progress::percent(&what);
@@ -156,11 +156,12 @@ impl Compilation<'_> {
             progress.set((lines * 100 / LINES).min(99));
         })?;
         drop(progress);
-        let install = format!("INSTALL_MOD_PATH=/{SCRATCH}/{MODULES}");
+        let install = format!("INSTALL_MOD_PATH={}", self.scratch.inside(MODULES));
         self.make(&["modules_install", &install, "DEPMOD=true"], |_| {})?;
         // What Debian's own packages of headers are made by, too.
         let headers = format!(
-            "KBUILD_RUN_COMMAND=${{srctree}}/scripts/package/install-extmod-build /{SCRATCH}/{HEADERS}"
+            "KBUILD_RUN_COMMAND=${{srctree}}/scripts/package/install-extmod-build {}",
+            self.scratch.inside(HEADERS)
         );
         self.make(&["run-command", &headers], |_| {})?;
         self.keep(debian, folder)
@@ -168,7 +169,7 @@ impl Compilation<'_> {
 
     /// Has Kconfig make a whole configuration of ours.
     fn configure(&self) -> Result<(), Error> {
-        let objects = self.inside(OBJECTS);
+        let objects = self.place(OBJECTS);
         fs::create_dir_all(&objects).map_err(cache::Error::io("make the folder", &objects))?;
         self.make(&["allnoconfig"], |_| {})?;
         let file = objects.join(".config");
@@ -195,12 +196,12 @@ impl Compilation<'_> {
             let to = folder.join(name);
             fs::rename(&from, to).map_err(cache::Error::io("rename", from))
         };
-        moved(self.inside(OBJECTS).join(IMAGE), "bzImage")?;
+        moved(self.place(OBJECTS).join(IMAGE), "bzImage")?;
         // With its symbols, for who reads a report.
-        moved(self.inside(OBJECTS).join("vmlinux"), "vmlinux")?;
-        moved(self.inside(OBJECTS).join(".config"), "config")?;
-        moved(self.inside(HEADERS), HEADERS)?;
-        let all = self.inside(MODULES).join("lib/modules");
+        moved(self.place(OBJECTS).join("vmlinux"), "vmlinux")?;
+        moved(self.place(OBJECTS).join(".config"), "config")?;
+        moved(self.place(HEADERS), HEADERS)?;
+        let all = self.place(MODULES).join("lib/modules");
         let mut entries = fs::read_dir(&all).map_err(cache::Error::io("read", &all))?;
         let Some(Ok(modules)) = entries.next() else {
             return Err(Error::Unexpected {
@@ -216,24 +217,24 @@ impl Compilation<'_> {
 
     /// Runs make; `tick` gets what it says.
     fn make(&self, arguments: &[&str], tick: impl FnMut(&str)) -> Result<(), Error> {
-        let mut make = self.toolchain.enter()?;
+        let mut make = self.toolchain.enter(self.scratch)?;
         make.args(["make", "--no-print-directory", "-C"])
-            .arg(format!("/{SCRATCH}/{SOURCE}"))
-            .arg(format!("O=/{SCRATCH}/{OBJECTS}"))
+            .arg(self.scratch.inside(SOURCE))
+            .arg(format!("O={}", self.scratch.inside(OBJECTS)))
             .args(arguments);
         let said = run::run_with(&mut make, tick)?;
         if said.success {
             return Ok(());
         }
         Err(Error::Build {
-            source_dir: self.inside(SOURCE),
+            source_dir: self.place(SOURCE),
             release: self.name.to_owned(),
             log: end(&said.out),
         })
     }
 
     /// A folder of the scratch folder's.
-    fn inside(&self, name: &str) -> PathBuf {
+    fn place(&self, name: &str) -> PathBuf {
         self.scratch.path.join(name)
     }
 }

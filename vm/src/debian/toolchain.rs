@@ -119,22 +119,28 @@ impl Toolchain {
         })
     }
 
-    /// An empty folder in the root to work in. No one else works in this root
-    /// until it is dropped, and emptied with that.
-    pub(super) fn scratch(&self, debian: &Debian) -> Result<Scratch, Error> {
-        let lock = debian.cache.lock(&format!("toolchain.{}", self.key))?;
-        let path = self.root.join(SCRATCH);
+    /// An empty folder in the root for work of this kind, of which there is one
+    /// at a time in a root; emptied when it is dropped. A kernel takes minutes
+    /// to build, and modules go on beside it.
+    pub(super) fn scratch(&self, debian: &Debian, kind: &'static str) -> Result<Scratch, Error> {
+        let lock = debian.cache.lock(&format!("{kind}.{}", self.key))?;
+        let all = self.root.join(SCRATCH);
+        let path = all.join(kind);
         cache::remove(&path)?;
-        fs::create_dir(&path).map_err(cache::Error::io("make the folder", &path))?;
-        process_files(&path)?;
-        Ok(Scratch { path, _lock: lock })
+        fs::create_dir_all(&path).map_err(cache::Error::io("make the folder", &path))?;
+        process_files(&all)?;
+        Ok(Scratch {
+            path,
+            kind,
+            _lock: lock,
+        })
     }
 
-    /// A command that runs what it is given next with this root as its root.
-    /// Its standard error goes where its output goes, so that errors stand where
-    /// they belong.
-    pub(super) fn enter(&self) -> Result<Command, Error> {
-        let mut command = enter(&self.root)?;
+    /// A command that runs what it is given next with this root as its root, and
+    /// leaves what passes in `scratch`. Its standard error goes where its output
+    /// goes, so that errors stand where they belong.
+    pub(super) fn enter(&self, scratch: &Scratch) -> Result<Command, Error> {
+        let mut command = enter(&self.root, &scratch.inside(""))?;
         command.args(["sh", "-c", r#"exec "$@" 2>&1"#, "sh"]);
         Ok(command)
     }
@@ -142,9 +148,17 @@ impl Toolchain {
 
 /// The folder to work in, in a root.
 pub(super) struct Scratch {
-    /// Seen from outside; `/scratch` from inside.
+    /// Seen from outside.
     pub(super) path: PathBuf,
+    kind: &'static str,
     _lock: Lock,
+}
+
+impl Scratch {
+    /// What is called `name` in it, seen from inside of the root.
+    pub(super) fn inside(&self, name: &str) -> String {
+        format!("/{SCRATCH}/{}/{name}", self.kind)
+    }
 }
 
 impl Drop for Scratch {
@@ -227,11 +241,15 @@ fn process_files(scratch: &Path) -> Result<(), Error> {
     let folder = scratch.join("proc/self");
     fs::create_dir_all(&folder).map_err(cache::Error::io("make the folder", &folder))?;
     let file = folder.join("maps");
+    // Another build may be reading it.
+    if file.exists() {
+        return Ok(());
+    }
     Ok(fs::write(&file, text).map_err(cache::Error::io("write", file))?)
 }
 
 /// A command that runs what it is given next with `root` as its root.
-fn enter(root: &Path) -> Result<Command, Error> {
+fn enter(root: &Path, temporary: &str) -> Result<Command, Error> {
     let made_by_root = root.join("dev/null").symlink_metadata().is_ok();
     let mut command = if made_by_root && geteuid().is_root() {
         let mut command = run::program("chroot");
@@ -242,7 +260,7 @@ fn enter(root: &Path) -> Result<Command, Error> {
     };
     command
         .args(["env", "-i", "LC_ALL=C", "HOME=/"])
-        .arg(format!("TMPDIR=/{SCRATCH}"))
+        .arg(format!("TMPDIR={temporary}"))
         .arg("PATH=/usr/sbin:/usr/bin");
     Ok(command)
 }
