@@ -24,6 +24,7 @@ mod progress;
 pub mod project;
 mod qemu;
 mod qmp;
+pub mod screen;
 pub mod suite;
 mod vm;
 

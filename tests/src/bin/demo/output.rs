@@ -1,11 +1,10 @@
 //! Where pictures are saved: whole, or not at all.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use image::{ImageFormat, RgbImage};
+use dmashare_vm::{Error, screen};
+use image::RgbImage;
 
 /// A picture could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -54,23 +53,10 @@ impl Output {
 
     /// Writes the file, and gives it its name only when it is whole.
     pub(crate) fn save(&self, picture: &RgbImage) -> Result<(), OutputError> {
-        let save = || {
-            let mut file = tempfile::Builder::new()
-                // As any other file, and not as a secret.
-                .permissions(Permissions::from_mode(0o666))
-                .tempfile_in(self.folder())?;
-            let mut png = io::Cursor::new(Vec::new());
-            picture
-                .write_to(&mut png, ImageFormat::Png)
-                .map_err(io::Error::other)?;
-            // The file beneath, since errors of the temporary one name its path.
-            file.as_file_mut().write_all(png.get_ref())?;
-            // A full disk can show as late as this.
-            file.as_file().sync_all()?;
-            file.persist(&self.0).map_err(|error| error.error)?;
-            Ok(())
-        };
-        save().map_err(|source| self.failed(source))
+        screen::save(picture, &self.0).map_err(|error| match error {
+            Error::Io { source, .. } => self.failed(source),
+            other => self.failed(io::Error::other(other)),
+        })
     }
 
     fn folder(&self) -> &Path {
@@ -90,6 +76,8 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
