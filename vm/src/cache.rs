@@ -20,10 +20,11 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, fcntl_lock, flock, statvfs};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::{note, size};
@@ -33,7 +34,7 @@ const STAMP: &str = ".complete";
 /// A folder in an artefact for passing work: not part of what is checked.
 pub(crate) const SCRATCH: &str = "scratch";
 /// What a folder in the making is called, after its key.
-const MAKING: &str = ".making";
+pub(crate) const MAKING: &str = ".making";
 /// Below this, a failure is put down to the full disk.
 const NEARLY_FULL: u64 = 1 << 20;
 /// What to do about it.
@@ -107,6 +108,8 @@ pub struct Size {
     pub key: String,
     /// Bytes of all its files.
     pub bytes: u64,
+    /// When it was last made or asked for.
+    pub last_used: SystemTime,
 }
 
 /// A lock that other processes see, until it is dropped (or its process ends).
@@ -236,7 +239,10 @@ impl Cache {
         let folder = self.folder.join(kind).join(key);
         let _lock = self.lock(&format!("{kind}.{key}"))?;
         match check(&folder) {
-            Check::Whole => return Ok(folder),
+            Check::Whole => {
+                touch(&folder);
+                return Ok(folder);
+            }
             Check::Missing => {}
             Check::Damaged => {
                 note(&format!("{} is damaged: making it anew", folder.display()));
@@ -297,15 +303,65 @@ impl Cache {
         let mut sizes = Vec::new();
         for kind in entries(&self.folder)? {
             for (key, path) in entries(&self.folder.join(&kind.0))? {
+                // Another run may have removed it by now.
+                let Ok(found) = measure(&path) else {
+                    continue;
+                };
                 sizes.push(Size {
                     kind: kind.0.clone(),
                     key,
-                    bytes: measure(&path)?.bytes,
+                    bytes: found.bytes,
+                    last_used: last_used(&path),
                 });
             }
         }
         sizes.sort_by(|a, b| (&a.kind, &a.key).cmp(&(&b.kind, &b.key)));
         Ok(sizes)
+    }
+
+    /// Bytes of all files in `folder`; 0 where there is none.
+    pub(crate) fn size_of(&self, folder: &Path) -> u64 {
+        measure(folder).map_or(0, |found| found.bytes)
+    }
+
+    /// Removes the artefact `kind`/`key`, or says that it is in use: made now,
+    /// worked in, or a disk of a running guest.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// ```
+    /// # use dmashare_vm::cache::{Cache, Error};
+    /// # let folder = std::env::temp_dir().join(format!("discard-doc-{}", std::process::id()));
+    /// let cache = Cache::at(&folder)?;
+    /// let made = cache.artefact("kind", "key", 1, |_| Ok::<(), Error>(()))?;
+    /// assert!(cache.discard("kind", "key")?);
+    /// assert!(!made.exists());
+    /// # std::fs::remove_dir_all(&folder).unwrap();
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn discard(&self, kind: &str, key: &str) -> Result<bool, Error> {
+        // Whoever works in one holds a lock with its key, too.
+        let mut locks = Vec::new();
+        let ours = [format!("{kind}.{key}")];
+        let theirs = entries(&self.folder.join("locks"))?
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| name.ends_with(&format!(".{key}")) && *name != ours[0]);
+        for name in ours.iter().cloned().chain(theirs) {
+            let Some(lock) = self.try_lock(&name)? else {
+                return Ok(false);
+            };
+            locks.push(lock);
+        }
+        let path = self.folder.join(kind).join(key);
+        for (_, file) in entries(&path)? {
+            if is_disk_of_guest(&file)? {
+                return Ok(false);
+            }
+        }
+        remove(&path)?;
+        Ok(true)
     }
 
     /// Puts an error down to the full disk where that is what it is; `what`
@@ -373,6 +429,40 @@ impl Cache {
     }
 }
 
+/// Whether a running QEMU has `file` as a disk: it holds a record lock on each
+/// as long as it lives (its option `locking=auto`).
+fn is_disk_of_guest(file: &Path) -> Result<bool, Error> {
+    if file
+        .extension()
+        .is_none_or(|extension| extension != "erofs")
+    {
+        return Ok(false);
+    }
+    let open = File::options().read(true).write(true).open(file);
+    let open = open.map_err(Error::io("open", file))?;
+    match fcntl_lock(&open, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(true),
+        Err(errno) => Err(Error::io("lock", file)(errno.into())),
+    }
+}
+
+/// Notes that an artefact is of use. Of no harm where it fails: it only seems
+/// older.
+fn touch(folder: &Path) {
+    let stamp = File::options().write(true).open(folder.join(STAMP));
+    let _ = stamp.and_then(|stamp| stamp.set_modified(SystemTime::now()));
+}
+
+fn last_used(path: &Path) -> SystemTime {
+    let stamp = fs::metadata(path.join(STAMP)).and_then(|stat| stat.modified());
+    stamp.unwrap_or_else(|_| {
+        // Not when it was written: a package has that time from the mirror.
+        let changed = fs::metadata(path).map_or(0, |stat| stat.ctime());
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(changed).unwrap_or(0))
+    })
+}
+
 enum Check {
     Whole,
     Missing,
@@ -424,7 +514,7 @@ fn measure(path: &Path) -> Result<Stamp, Error> {
 }
 
 /// The folders and files in `folder`, none where it is missing or a file.
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let list = match fs::read_dir(folder) {
         Ok(list) => list,
         Err(error)
@@ -577,10 +667,32 @@ mod tests {
         let (_folder, cache) = scratch_cache();
         make(&cache, "12345").unwrap();
         let sizes = cache.sizes().unwrap();
-        assert!(sizes.contains(&Size {
-            kind: "kind".into(),
-            key: "key".into(),
-            bytes: 5
-        }));
+        let size = sizes.iter().find(|size| size.kind == "kind").unwrap();
+        assert_eq!((size.key.as_str(), size.bytes), ("key", 5));
+    }
+
+    #[test]
+    fn to_ask_for_an_artefact_is_to_use_it() {
+        let (_folder, cache) = scratch_cache();
+        let path = make(&cache, "12345").unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let stamp = File::options().write(true).open(path.join(STAMP)).unwrap();
+        stamp.set_modified(long_ago).unwrap();
+        assert_eq!(last_used(&path), long_ago);
+        make(&cache, "").unwrap();
+        assert!(last_used(&path) > long_ago);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_discarded() {
+        let (_folder, cache) = scratch_cache();
+        let path = make(&cache, "first").unwrap();
+        for held in ["kind.key", "work.key"] {
+            let _held = cache.lock(held).unwrap();
+            assert!(!cache.discard("kind", "key").unwrap(), "{held}");
+        }
+        assert!(path.exists());
+        assert!(cache.discard("kind", "key").unwrap());
+        assert!(!path.exists());
     }
 }
