@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dmashare_vm_init::{Boot, Module, Mount};
 
-use crate::debian::{Index, Kernel};
+use crate::debian::{FileSystem, Index, Kernel};
 use crate::qemu::{Machine, PROGRAM, Share};
 use crate::{Error, Vm, initramfs};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
-const FIRST_MODULES: [&str; 7] = [
+pub(crate) const FIRST_MODULES: [&str; 7] = [
     "virtio_pci",
     "virtio_console",
     "virtio_blk",
@@ -80,7 +80,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A guest with this kernel and this root file system (an erofs image).
+    /// A guest with this kernel and this root file system (an image of erofs, ext4
+    /// or squashfs).
     pub fn new(kernel: Kernel, root: impl Into<PathBuf>) -> Builder {
         // Its shadow memory takes an eighth, and emulation makes its checks slow.
         let (memory_mib, deadline) = match kernel.debug {
@@ -182,12 +183,14 @@ impl Builder {
     /// booting, told apart as in [`Error`].
     pub fn boot(self) -> Result<Vm, Error> {
         let index = self.kernel.index()?;
+        let root = FileSystem::of(&self.root)?;
+        self.kernel.can_mount(&index, root, &self.root)?;
         let (modules, command_line) = self.wanted_modules(&index)?;
-        let files = self.module_contents(&index, &modules)?;
+        let files = self.module_contents(&index, root, &modules)?;
         let shares = self.checked_shares()?;
         let boot = Boot {
             modules: files.iter().map(|file| file.order.clone()).collect(),
-            mounts: self.mounts(&shares),
+            mounts: self.mounts(root, &shares),
             clock: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
@@ -234,9 +237,11 @@ impl Builder {
     fn module_contents(
         &self,
         index: &Index,
+        root: FileSystem,
         modules: &[Named<'_>],
     ) -> Result<Vec<ModuleFile>, Error> {
         let mut names: Vec<&str> = FIRST_MODULES.to_vec();
+        names.push(root.name());
         names.extend(modules.iter().map(|(name, _)| name));
         let parameters: HashMap<String, &str> = modules
             .iter()
@@ -292,16 +297,19 @@ impl Builder {
         Ok(shares)
     }
 
-    fn mounts(&self, shares: &[Share]) -> Vec<Mount> {
-        let disk = |source: &str, target: &Path| Mount {
+    fn mounts(&self, root: FileSystem, shares: &[Share]) -> Vec<Mount> {
+        let disk = |source: &str, target: &Path, kind: FileSystem| Mount {
             source: source.into(),
             target: target.to_string_lossy().into_owned(),
-            fstype: "erofs".into(),
+            fstype: kind.name().into(),
             options: String::new(),
             read_only: true,
         };
         let modules = Path::new("/usr/lib/modules").join(&self.kernel.release);
-        let mut mounts = vec![disk("/dev/vda", Path::new("/")), disk("/dev/vdb", &modules)];
+        let mut mounts = vec![
+            disk("/dev/vda", Path::new("/"), root),
+            disk("/dev/vdb", &modules, FileSystem::Erofs),
+        ];
         mounts.extend(shares.iter().map(|share| Mount {
             source: share.tag.clone(),
             target: share.path.to_string_lossy().into_owned(),

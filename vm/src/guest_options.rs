@@ -38,6 +38,10 @@ pub struct GuestOptions {
     /// A folder of the host's that the guest may also write to
     #[arg(long, value_name = "FOLDER")]
     pub share_writable: Vec<PathBuf>,
+    /// The root: a folder, or an image of erofs, ext4 or squashfs; default: the project's, of
+    /// Debian's packages
+    #[arg(long, value_name = "PATH")]
+    pub root: Option<PathBuf>,
     /// Memory in MiB; default: 1024, for a debug kernel 2048
     #[arg(long, value_name = "MIB")]
     pub memory: Option<u32>,
@@ -50,8 +54,8 @@ pub struct GuestOptions {
 }
 
 impl GuestOptions {
-    /// The same guest with all of these, but for the parameters of the
-    /// project's module, of which a [`Builder`] knows nothing.
+    /// The same guest with all of these, but for its root, and for the parameters
+    /// of the project's module, of which a [`Builder`] knows nothing.
     pub(crate) fn apply(&self, mut builder: Builder) -> Builder {
         for entry in &self.module {
             builder = builder.module_entry(entry);

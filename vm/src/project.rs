@@ -4,9 +4,10 @@
 //! ```toml
 //! [workspace.metadata.vm]
 //! kernel = "7.2"                 # what `run` and `shell` boot
-//! kernels = ["6.12", "7.2"]      # what `test` boots
+//! kernels = ["6.12", "../linux"] # what `test` boots; with a slash, a path
 //! suite = "trixie"               # the Debian suite of the guest's root
 //! packages = ["libegl1"]         # and the packages in it
+//! # root = "my-root"             # or a folder or image as the guest's root instead
 //! # Modules of the kernel's to load, with parameters after a space; of names
 //! # with `|` between them, the first that the kernel has.
 //! modules = ["bochs", "vivid n_devs=2", "cirrus|cirrus-qemu"]
@@ -37,7 +38,7 @@ use std::process::{Command, Stdio};
 use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 use serde::Deserialize;
 
-use crate::debian::{Debian, Kernel, Root, build_module};
+use crate::debian::{Debian, Kernel, Root, build_module, is_path};
 use crate::{Builder, Error, GuestOptions};
 
 /// The cargo that runs us, or the one in `PATH`.
@@ -57,6 +58,8 @@ pub struct Settings {
     pub suite: String,
     /// The Debian packages in it, beside those they depend on.
     pub packages: Vec<String>,
+    /// A folder or an image to be the guest's root instead.
+    pub root: Option<PathBuf>,
     /// Modules of the kernel's to load: a name, or some with `|` between them
     /// of which the first is taken that the kernel has, and parameters after a
     /// space.
@@ -90,6 +93,7 @@ impl Default for Settings {
             kernels: vec!["6.12".into()],
             suite: "trixie".into(),
             packages: vec!["busybox-static".into(), "kmod".into(), "libc6".into()],
+            root: None,
             modules: Vec::new(),
             devices: Vec::new(),
             module: None,
@@ -97,6 +101,19 @@ impl Default for Settings {
             cargo_args: Vec::new(),
             builds: BTreeMap::new(),
             commands: BTreeMap::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Paths in them are seen from the workspace's folder.
+    fn resolve(&mut self, folder: &Path) {
+        let kernels = self.kernels.iter_mut().chain([&mut self.kernel]);
+        for kernel in kernels.filter(|name| is_path(name)) {
+            *kernel = folder.join(&*kernel).to_string_lossy().into_owned();
+        }
+        if let Some(root) = &mut self.root {
+            *root = folder.join(&*root);
         }
     }
 }
@@ -127,7 +144,7 @@ impl Project {
             .no_deps()
             .exec()
             .map_err(|error| Error::Project(error.to_string().trim().to_owned()))?;
-        let settings = match metadata.workspace_metadata.get("vm") {
+        let mut settings = match metadata.workspace_metadata.get("vm") {
             None => Settings::default(),
             Some(value) => Settings::deserialize(value).map_err(|error| {
                 Error::Project(format!("Cargo.toml: [workspace.metadata.vm]: {error}"))
@@ -135,9 +152,11 @@ impl Project {
         };
         // The guest has folders at their own paths, where links are resolved.
         let resolved = |path: &Path| path.canonicalize().unwrap_or(path.to_owned());
+        let folder = resolved(metadata.workspace_root.as_std_path());
+        settings.resolve(&folder);
         Ok(Project {
             settings,
-            folder: resolved(metadata.workspace_root.as_std_path()),
+            folder,
             target_folder: resolved(metadata.target_directory.as_std_path()),
             metadata,
         })
@@ -212,6 +231,23 @@ impl Project {
         Ok(Kernel::build(debian, name, &files.collect::<Vec<_>>())?)
     }
 
+    /// The root of the settings.
+    ///
+    /// # Errors
+    /// What could not be fetched or packed.
+    pub fn root(&self, debian: &Debian) -> Result<Root, Error> {
+        let settings = &self.settings;
+        if let Some(path) = &settings.root {
+            return Ok(Root::of_path(debian, path)?);
+        }
+        Ok(Root::prepare(debian, &settings.suite, &self.packages())?)
+    }
+
+    /// The Debian packages that its root is asked for by.
+    pub(crate) fn packages(&self) -> Vec<&str> {
+        self.settings.packages.iter().map(String::as_str).collect()
+    }
+
     /// A guest as the settings describe it, with the workspace and its target
     /// folder to read; with `module`, the project's own module is built for
     /// this kernel and loaded.
@@ -235,8 +271,10 @@ impl Project {
     ) -> Result<Builder, Error> {
         let settings = &self.settings;
         let kernel = self.kernel(debian, kernel)?;
-        let packages: Vec<&str> = settings.packages.iter().map(String::as_str).collect();
-        let root = Root::prepare(debian, &settings.suite, &packages)?;
+        let root = match &options.root {
+            Some(path) => Root::of_path(debian, path)?,
+            None => self.root(debian)?,
+        };
         let built = match &settings.module {
             Some(folder) if module => {
                 Some(build_module(debian, &kernel, &self.folder().join(folder))?)
@@ -258,5 +296,25 @@ impl Project {
             builder = builder.module_file(file, given.unwrap_or(&settings.module_parameters));
         }
         Ok(options.apply(builder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_seen_from_the_workspace() {
+        let mut settings = Settings {
+            kernel: "7.2".into(),
+            kernels: vec!["debian:sid".into(), "../linux".into(), "/boot/x".into()],
+            root: Some("root".into()),
+            ..Settings::default()
+        };
+        settings.resolve(Path::new("/project"));
+        assert_eq!(settings.kernel, "7.2");
+        let kernels = ["debian:sid", "/project/../linux", "/boot/x"];
+        assert_eq!(settings.kernels, kernels);
+        assert_eq!(settings.root, Some("/project/root".into()));
     }
 }

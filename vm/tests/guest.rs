@@ -1,6 +1,6 @@
 //! Real guests: what they do well, and what becomes of them when they do not.
 
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -212,6 +212,17 @@ fn what_does_not_boot_says_so() {
     not_a_root.write_all(&[0; 1 << 20]).unwrap();
     let error = Builder::new(kernel, not_a_root.path()).boot().err();
     let error = error.expect("zeros are no root file system");
+    assert!(matches!(error, Error::Debian(_)), "{error}");
+    assert!(error.to_string().contains("no file system"), "{error}");
+    // One that looks like a root, and is none.
+    not_a_root
+        .as_file_mut()
+        .seek(SeekFrom::Start(1024))
+        .unwrap();
+    not_a_root.write_all(b"\xe2\xe1\xf5\xe0").unwrap();
+    let kernel = Kernel::prepare(debian(), "7.2").unwrap();
+    let error = Builder::new(kernel, not_a_root.path()).boot().err();
+    let error = error.expect("four bytes are no file system");
     assert!(matches!(error, Error::NotBooted { .. }), "{error}");
     assert!(
         error.to_string().contains("mount /dev/vda (erofs)"),

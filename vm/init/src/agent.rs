@@ -167,7 +167,7 @@ impl Process {
             .args(arguments)
             .current_dir(&spawn.cwd)
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+            .env("PATH", PATH)
             .env("HOME", "/root")
             .env("LANG", "C.UTF-8");
         let terminal = match spawn.terminal {
@@ -329,11 +329,22 @@ fn winsize(size: WindowSize) -> rustix::termios::Winsize {
     }
 }
 
+/// Where programs are: a root of the user's own need not have merged the last two.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn is_there(program: &str) -> bool {
+    let mut folders = PATH.split(':').map(std::path::Path::new);
+    match program.contains('/') {
+        true => std::path::Path::new(program).exists(),
+        false => folders.any(|folder| folder.join(program).exists()),
+    }
+}
+
 /// "No such file" can mean the program, its interpreter or the folder.
 fn explain(program: &str, cwd: &str, error: io::Error) -> io::Error {
     let what = if !std::path::Path::new(cwd).is_dir() {
         format!("the guest has no folder {cwd}; share it, or choose another")
-    } else if error.kind() == io::ErrorKind::NotFound && std::path::Path::new(program).exists() {
+    } else if error.kind() == io::ErrorKind::NotFound && is_there(program) {
         format!("{program}: its interpreter or dynamic loader is missing in the guest's root")
     } else {
         format!("{program}: {error}")

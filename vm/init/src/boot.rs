@@ -113,7 +113,19 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         wait_for(other)?;
         mount_ordered(other, &other.target)?;
     }
+    find_modules()?;
     settle(orders)
+}
+
+/// Where `/lib` is not a link to `/usr/lib`, as in a root of its user's own,
+/// programs look for the kernel's modules in `/lib/modules`.
+fn find_modules() -> io::Result<()> {
+    let (link, to) = (Path::new("/lib/modules"), Path::new("/usr/lib/modules"));
+    if link.exists() || !to.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all("/lib").map_err(|error| context(error, "/lib"))?;
+    std::os::unix::fs::symlink(to, link).map_err(|error| context(error, link.display()))
 }
 
 /// The module files to keep: their names, and what is in them.

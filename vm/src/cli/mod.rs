@@ -79,8 +79,8 @@ enum Verb {
 /// The one guest to boot.
 #[derive(Args)]
 struct OneGuest {
-    /// The kernel: a version (6.12), debian:SUITE, debug, or a name of the project's builds;
-    /// default: the project's
+    /// The kernel: a version (6.12), debian:SUITE, debug, a name of the project's builds, or a
+    /// path with a slash (../linux, ./arch/x86/boot/bzImage); default: the project's
     #[arg(long, short, value_name = "NAME")]
     kernel: Option<String>,
     /// Build the project's own module for this kernel, and load it; its parameters ask for

@@ -40,7 +40,7 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
     let raw = RawMode::enter()?;
     let mut size = window();
     let status = loop {
-        match process.next_event()? {
+        match process.next_event().map_err(no_shell)? {
             Event::Stdout(bytes) | Event::Stderr(bytes) => {
                 let mut out = io::stdout().lock();
                 let _ = out.write_all(&bytes).and_then(|()| out.flush());
@@ -57,6 +57,19 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
     drop(process);
     vm.power_off()?;
     Ok(status)
+}
+
+/// What to do about a root without a shell.
+fn no_shell(error: Error) -> Error {
+    match error {
+        Error::NotStarted { program, reason } => Error::NotStarted {
+            program,
+            reason: format!(
+                "{reason}; a shell in the root is dash's or busybox-static's, or one of the root's own"
+            ),
+        },
+        other => other,
+    }
 }
 
 /// Every key as it comes: a buffer would hold it back.

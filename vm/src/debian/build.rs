@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::own::Own;
 use super::root::hex;
 use super::sources::{self, SourceFile, sources};
 use super::toolchain::{Scratch, Toolchain};
@@ -21,8 +22,10 @@ const HEADERS: &str = "headers";
 
 /// Builds the module in `source_dir` (a `Kbuild` or `Makefile` with one `obj-m`
 /// target, and all it includes but for the kernel's headers) for `kernel`, with
-/// the compiler and libc of the kernel's own suite. Gives the `.ko`, named by
-/// its target; the same source for the same kernel is built once.
+/// the compiler and libc of the kernel's own suite; for a kernel of the user's
+/// own, in its tree with the host's make and compiler, which it was built with.
+/// Gives the `.ko`, named by its target; the same source for the same kernel is
+/// built once.
 ///
 /// As root it needs the right to chroot, else the right to make a user
 /// namespace. `source_dir` is only read.
@@ -46,6 +49,9 @@ pub fn build_module(debian: &Debian, kernel: &Kernel, source_dir: &Path) -> Resu
     let folder = debian
         .cache
         .artefact("module", &key, 100_000_000, |folder| {
+            if let Some(own) = &kernel.own {
+                return build_on_host(kernel, own, source_dir, &sources, folder);
+            }
             let kbuild = Kbuild::new(debian, kernel, source_dir, &sources)?;
             build(&kbuild, folder)
         })?;
@@ -149,22 +155,86 @@ impl<'a> Kbuild<'a> {
     }
 }
 
+/// Builds in the kernel's own tree, which has what it needs or is told to lack
+/// it, and moves the module into `folder`.
+fn build_on_host(
+    kernel: &Kernel,
+    own: &Own,
+    source_dir: &Path,
+    sources: &[SourceFile],
+    folder: &Path,
+) -> Result<(), Error> {
+    let failed = |log: String| Error::Build {
+        source_dir: source_dir.to_path_buf(),
+        release: kernel.release.clone(),
+        log,
+    };
+    let tree = own.build.as_ref().ok_or_else(|| {
+        failed(format!(
+            "{} has no tree to build modules in; give the folder that the kernel was built in",
+            own.path.display()
+        ))
+    })?;
+    for part in [
+        "include/config/auto.conf",
+        "Module.symvers",
+        "scripts/mod/modpost",
+    ] {
+        if !tree.join(part).exists() {
+            let tree = tree.display();
+            return Err(failed(format!(
+                "{tree} has no {part}: run `make -C {tree} bzImage modules`"
+            )));
+        }
+    }
+    let work = folder.join(SOURCE);
+    sources::copy(sources, &work)?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut make = run::program("make");
+    make.args(["modules", "--no-print-directory", "-C"])
+        .arg(tree)
+        .arg(format!("M={}", work.display()))
+        .arg(format!("-j{jobs}"))
+        .arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+    let (source, release) = (source_dir.display(), &kernel.release);
+    let mut progress = Progress::spinner(&format!("building {source} for {release}"));
+    let said = run::run_with(&mut make, |_| progress.set(0))?;
+    drop(progress);
+    let log = format!("{}{}", said.out, said.err);
+    let log = log.replace(&*work.to_string_lossy(), &source_dir.to_string_lossy());
+    if !said.success {
+        return Err(failed(log));
+    }
+    keep(&work, folder, log, failed)?;
+    Ok(cache::remove(&work)?)
+}
+
+/// Moves the one module of `from` into `folder`, and shows warnings.
+fn keep(
+    from: &Path,
+    folder: &Path,
+    log: String,
+    failed: impl Fn(String) -> Error,
+) -> Result<(), Error> {
+    if log.contains("warning:") {
+        note(log.trim_end());
+    }
+    let module = the_module(from).ok_or_else(|| {
+        failed(format!(
+            "{log}it should make one .ko at the top, and did not"
+        ))
+    })?;
+    let target = folder.join(module.file_name().unwrap_or_default());
+    Ok(fs::rename(&module, &target).map_err(cache::Error::io("rename", &module))?)
+}
+
 /// Builds, and moves the module into `folder`.
 fn build(kbuild: &Kbuild, folder: &Path) -> Result<(), Error> {
     let (success, log) = kbuild.make("building", &[])?;
     if !success {
         return Err(kbuild.failed(log));
     }
-    if log.contains("warning:") {
-        note(log.trim_end());
-    }
-    let module = the_module(&kbuild.folder()).ok_or_else(|| {
-        kbuild.failed(format!(
-            "{log}it should make one .ko at the top, and did not"
-        ))
-    })?;
-    let target = folder.join(module.file_name().unwrap_or_default());
-    Ok(fs::rename(&module, &target).map_err(cache::Error::io("rename", &module))?)
+    keep(&kbuild.folder(), folder, log, |log| kbuild.failed(log))
 }
 
 /// The one `.ko` in a folder.

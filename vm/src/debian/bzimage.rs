@@ -11,6 +11,7 @@ use std::io::{self, Read};
 const SETUP_SECTS: usize = 0x1f1;
 const MAGIC: usize = 0x202;
 const VERSION: usize = 0x206;
+const KERNEL_VERSION: usize = 0x20e;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 
@@ -60,6 +61,22 @@ pub(super) fn vmlinux(image: &[u8]) -> Result<Vec<u8>, String> {
     Ok(vmlinux)
 }
 
+/// Whether this is a bzImage: the file's name tells nothing.
+pub(super) fn is_one(image: &[u8]) -> bool {
+    image.get(MAGIC..MAGIC + 4) == Some(b"HdrS")
+}
+
+/// What `uname -r` says in the kernel of a bzImage: the first word of the text
+/// that the setup header points to ("kernel_version").
+pub(super) fn release(image: &[u8]) -> Option<&str> {
+    let field = image.get(KERNEL_VERSION..KERNEL_VERSION + 2)?;
+    // "offset from the beginning of the file less 0x200"
+    let start = 0x200 + usize::from(u16::from_le_bytes([field[0], field[1]]));
+    let text = image.get(start..)?.split(|byte| *byte == 0).next()?;
+    let release = std::str::from_utf8(text).ok()?.split(' ').next()?;
+    (start > 0x200 && !release.is_empty()).then_some(release)
+}
+
 /// Decompresses by the magic number; what follows the first stream (a bzImage
 /// ends in the size of the kernel) is left. Data without a known magic number is
 /// returned as it is if it is ELF.
@@ -73,6 +90,9 @@ pub(super) fn decompress(data: &[u8]) -> io::Result<Vec<u8>> {
         }
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             lzma_rust2::XzReader::new(data, false).read_to_end(&mut out)?;
+        }
+        [0x1f, 0x8b, ..] => {
+            flate2::read::GzDecoder::new(data).read_to_end(&mut out)?;
         }
         [0x7f, b'E', b'L', b'F', ..] => out.extend_from_slice(data),
         other => {
@@ -116,6 +136,21 @@ mod tests {
         \x00\x01\x1e\x0a\xea\x63\x12\x14\x90\x42\x99\x0d\x01\x00\x00\x00\x00\x01YZ\
         \x0a\x00\x00\x00";
 
+    /// The same by `gzip -n`, as the kernel's default configuration has it.
+    const GZIP: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\x77\xf5\x71\x53\
+        \xc8\x48\xcd\xc9\xc9\x07\x00\x67\x33\xba\xde\x0a\x00\x00\x00\x0a\x00\x00\x00";
+
+    #[test]
+    fn the_release_is_where_the_header_says() {
+        let mut image = image(b"");
+        assert!(is_one(&image) && !is_one(b"HdrS"));
+        assert_eq!(release(&image), None);
+        image[KERNEL_VERSION] = 0x90;
+        let text = b"7.2.13-mine (me@here) #1 SMP\0";
+        image[0x290..0x290 + text.len()].copy_from_slice(text);
+        assert_eq!(release(&image), Some("7.2.13-mine"));
+    }
+
     #[test]
     fn the_payload_is_found() {
         assert_eq!(payload(&image(b"payload")), Ok(&b"payload"[..]));
@@ -138,19 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn either_compression_is_undone_and_what_follows_left() {
-        for compressed in [ZSTD, XZ] {
+    fn each_compression_is_undone_and_what_follows_left() {
+        for compressed in [ZSTD, XZ, GZIP] {
             assert_eq!(vmlinux(&image(compressed)).unwrap(), b"\x7fELF hello");
         }
     }
 
     #[test]
     fn damage_is_told() {
-        for compressed in [ZSTD, XZ] {
+        for compressed in [ZSTD, XZ, GZIP] {
             let cut = &compressed[..compressed.len() / 2];
             assert!(vmlinux(&image(cut)).unwrap_err().starts_with("its kernel:"));
         }
-        let error = vmlinux(&image(b"\x1f\x8b\x08\x00rest")).unwrap_err();
-        assert!(error.contains("[1f, 8b, 08, 00]"), "{error}");
+        let error = vmlinux(&image(b"\x02!L\x18rest")).unwrap_err();
+        assert!(error.contains("[02, 21, 4c, 18]"), "{error}");
     }
 }

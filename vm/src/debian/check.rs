@@ -66,6 +66,14 @@ pub fn check_module(
     kernel: &Kernel,
     source_dir: &Path,
 ) -> Result<Findings, Error> {
+    if let Some(own) = &kernel.own {
+        return Err(Error::OwnKernel {
+            path: own.path.clone(),
+            problem:
+                "modules are checked against Debian's kernels, and those built from its source"
+                    .to_owned(),
+        });
+    }
     let sources = sources(source_dir)?;
     let sparse = sparse(debian, sparse_suite(&kernel.suite))?;
     let kbuild = Kbuild::new(debian, kernel, source_dir, &sources)?;

@@ -94,6 +94,7 @@ impl Kernel {
             vmlinux: folder.join("bzImage"),
             image: folder.join("modules.erofs"),
             headers: Some(folder.join(HEADERS)),
+            own: None,
             modules: folder,
             debug: true,
             debian: debian.clone(),

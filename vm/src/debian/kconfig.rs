@@ -42,6 +42,18 @@ impl Config {
             })
     }
 
+    /// The value of `CONFIG_name`: `y`, `m`, a number or a text; `n` where it
+    /// has none.
+    pub(super) fn value(&self, name: &str) -> &str {
+        let value = self.0.get(&format!("CONFIG_{name}"));
+        value.map_or("n", String::as_str)
+    }
+
+    /// Whether `CONFIG_name` is `y`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.value(name) == "y"
+    }
+
     /// What of it did not come out as asked, in the words `NAME=value (is
     /// other)`, in `dotconfig`, the `.config` that Kconfig made of it.
     pub(super) fn missed(&self, dotconfig: &str) -> Vec<String> {

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::apt::{self, Apt, Deb, Lists, Stanza};
 use super::compile::DEBUG;
+use super::disk::FileSystem;
 use super::modules::{Index, Texts};
+use super::own::{self, Own};
 use super::{Debian, Error, bzimage, pack, plan, run, unpack};
 use crate::cache;
 
 /// Where a version is to be found, most likely. Suites move on: the others are
 /// looked at next.
-const SUITES: [(&str, &str); 4] = [
+pub(super) const SUITES: [(&str, &str); 4] = [
     ("6.12", "trixie"),
     ("7.2", "sid"),
     ("7.3", "trixie-backports"),
@@ -32,13 +34,15 @@ const GROWTH: u64 = 4;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Kernel {
-    /// The name it was asked for by: `7.2`, `debian:sid`.
+    /// The name it was asked for by: `7.2`, `debian:sid`, `./linux`.
     pub name: String,
     /// What `uname -r` says in it: `7.2.13+deb14-amd64`.
     pub release: String,
-    /// The version of its Debian packages: `7.2.13-1`.
+    /// The version of its Debian packages: `7.2.13-1`; for one of the user's
+    /// own, a hash that changes when it is built anew.
     pub package_version: String,
-    /// The suite it is from: `sid`. What is built for it is built there.
+    /// The suite it is from: `sid`. What is built for it is built there. Empty
+    /// for one of the user's own.
     pub suite: String,
     /// What is booted: the uncompressed ELF kernel, by its PVH note, or the
     /// bzImage of one that was built from source.
@@ -53,24 +57,27 @@ pub struct Kernel {
     pub debug: bool,
     /// What modules are built against, where it was built from source.
     pub(crate) headers: Option<PathBuf>,
+    /// Where it is from, for one of the user's own.
+    pub(crate) own: Option<Own>,
     /// What it was made by, and so what boots it.
     pub(crate) debian: Debian,
 }
 
 /// Which packages a kernel is of.
 #[derive(Serialize, Deserialize)]
-struct Plan {
-    suite: String,
-    release: String,
-    version: String,
-    debs: Vec<Deb>,
+pub(super) struct Plan {
+    pub(super) suite: String,
+    pub(super) release: String,
+    pub(super) version: String,
+    pub(super) debs: Vec<Deb>,
 }
 
 impl Kernel {
     /// The kernel called `name`, from the cache or fetched now: a version or the
-    /// beginning of one (`6.12`, `7.2.13`), or `debian:SUITE` for the suite's
-    /// current one. Once fetched, the same name stays the same kernel. `debug`
-    /// is the one that [`Kernel::build`] makes.
+    /// beginning of one (`6.12`, `7.2.13`), `debian:SUITE` for the suite's
+    /// current one, `debug` for the one that [`Kernel::build`] makes, or a path
+    /// (with a `/` in it) for [`Kernel::of_path`]. Once fetched, the same name
+    /// stays the same kernel.
     ///
     /// # Errors
     /// [`Error::NoKernel`] with the known names; [`Error::Fetch`] without
@@ -82,17 +89,17 @@ impl Kernel {
     ///
     /// let debian = Debian::new(Cache::open()?, None);
     /// let kernel = Kernel::prepare(&debian, "6.12")?;
-    /// println!("{}: {}", kernel.release, kernel.vmlinux.display());
+    /// println!("{}: {}", kernel.identity(), kernel.vmlinux.display());
     /// # Ok::<(), dmashare_vm::debian::Error>(())
     /// ```
     pub fn prepare(debian: &Debian, name: &str) -> Result<Self, Error> {
         if name == DEBUG {
             return Self::build(debian, name, &[]);
         }
-        let wanted = Wanted::parse(name).ok_or_else(|| Error::NoKernel {
-            name: name.to_owned(),
-            known: known(&[]),
-        })?;
+        if own::is_path(name) {
+            return Self::of_path(debian, Path::new(name));
+        }
+        let wanted = Wanted::of(name)?;
         plan::follow(
             debian,
             &Self::plan_name(name),
@@ -100,6 +107,18 @@ impl Kernel {
             |lists| find(debian, name, &wanted, lists),
             |plan| Self::make(debian, name, plan),
         )
+    }
+
+    /// Which kernel it is, in a line: `7.2.13+deb14-amd64 (7.2.13-1, debian
+    /// sid)`.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let (release, version) = (&self.release, &self.package_version);
+        match (&self.own, &self.headers) {
+            (Some(own), _) => format!("{release} ({})", own.path.display()),
+            (None, Some(_)) => format!("{release} ({version}, built from debian {})", self.suite),
+            (None, None) => format!("{release} ({version}, debian {})", self.suite),
+        }
     }
 
     /// The modules called `names` with all that they need, uncompressed, in an
@@ -138,6 +157,26 @@ impl Kernel {
             alias: &text("modules.alias")?,
             builtin: &text("modules.builtin.modinfo")?,
         }))
+    }
+
+    /// Whether it can mount the root in `image`.
+    pub(crate) fn can_mount(
+        &self,
+        index: &Index,
+        kind: FileSystem,
+        image: &Path,
+    ) -> Result<(), Error> {
+        if index.has(kind.name()) {
+            return Ok(());
+        }
+        Err(Error::OwnRoot {
+            path: image.to_path_buf(),
+            problem: format!(
+                "kernel {} has no {} to mount it by; a folder is packed as erofs, which every guest can",
+                self.release,
+                kind.name()
+            ),
+        })
     }
 
     /// The first of `names` (`cirrus|cirrus-qemu`) that the kernel has.
@@ -182,6 +221,9 @@ impl Kernel {
         Error::NoModule {
             release: self.release.clone(),
             close: match close.as_slice() {
+                [] if self.own.is_some() && index.is_empty() => {
+                    "; it came without modules: give the folder that it was built in".to_owned()
+                }
                 [] => String::new(),
                 close => format!("; did you mean {}?", close.join(", ")),
             },
@@ -214,6 +256,7 @@ impl Kernel {
             modules: folder,
             debug: false,
             headers: None,
+            own: None,
             debian: debian.clone(),
         })
     }
@@ -227,6 +270,13 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
+    fn of(name: &str) -> Result<Self, Error> {
+        Self::parse(name).ok_or_else(|| Error::NoKernel {
+            name: name.to_owned(),
+            known: known(&[]),
+        })
+    }
+
     pub(super) fn parse(name: &str) -> Option<Self> {
         if let Some(suite) = name.strip_prefix("debian:") {
             return (!suite.is_empty()).then(|| Self::Suite(suite.to_owned()));

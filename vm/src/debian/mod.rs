@@ -26,8 +26,8 @@
 //! Low to high: `run` (child processes); `mirror`, `apt` (fetching), `plan` (what
 //! was decided, so that it need not be decided again), `unpack`; `tools` (the
 //! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
-//! `pack`; then what is made: `bzimage` and `modules` for [`Kernel`], [`Root`],
-//! [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
+//! `pack`; then what is made: `bzimage` and `modules`
+//! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
 //! by `kconfig`), [`build_module`], [`check_module`] and [`check_style`] with
 //! `findings`.
 
@@ -40,12 +40,14 @@ mod build;
 mod bzimage;
 mod check;
 mod compile;
+mod disk;
 mod findings;
 pub mod host;
 mod kconfig;
 mod kernel;
 mod mirror;
 mod modules;
+mod own;
 mod pack;
 mod plan;
 mod root;
@@ -59,9 +61,11 @@ mod unpack;
 
 pub use build::build_module;
 pub use check::{check_module, check_style};
+pub(crate) use disk::FileSystem;
 pub use findings::Findings;
 pub use kernel::Kernel;
 pub(crate) use modules::Index;
+pub(crate) use own::is_path;
 pub use root::Root;
 pub use source::source;
 pub(crate) use tools::Tool;
@@ -159,6 +163,22 @@ pub enum Error {
         name: String,
         /// The names that there are.
         known: String,
+    },
+    /// A kernel of the user's own cannot be booted.
+    #[error("kernel {}: {problem}", .path.display())]
+    OwnKernel {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A root of the user's own cannot be used.
+    #[error("root {}: {problem}", .path.display())]
+    OwnRoot {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A package does not look as this crate knows it.
     #[error("{}: {problem}; please report it with the package's version", .path.display())]

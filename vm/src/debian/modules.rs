@@ -82,6 +82,11 @@ impl Index {
         }
     }
 
+    /// Whether there is no module to load.
+    pub(super) fn is_empty(&self) -> bool {
+        self.modules.is_empty()
+    }
+
     /// Whether there is a module called so, or it is built in.
     pub(super) fn has(&self, wanted: &str) -> bool {
         let module = name(wanted);

@@ -1,15 +1,28 @@
 //! The root that the guest's programs run in.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::apt::{self, Apt, Deb};
+use super::disk::FileSystem;
 use super::{Debian, Error, pack, plan, unpack};
 use crate::cache;
+use crate::progress::note;
+
+/// What roots are called in the cache.
+pub(super) const KIND: &str = "root";
+
+/// What the keys of roots begin with that are of a user's folder, and the file
+/// in them that names it.
+pub(super) const FOLDER: &str = "folder-";
+pub(super) const FROM: &str = "from";
+
+/// The image, in an artefact.
+const IMAGE: &str = "root.erofs";
 
 /// Where things are mounted in the guest, whether it is mounted writable or not.
 const MOUNTPOINTS: [&str; 7] = ["proc", "sys", "dev", "run", "tmp", "root", "mnt"];
@@ -39,16 +52,17 @@ const LINKS: [(&str, &[&str]); 2] = [
     ("awk", &["mawk", "gawk", "original-awk", "busybox"]),
 ];
 
-/// A root of Debian packages, unpacked only (no package's script has run), in a
-/// read-only erofs image that belongs to root.
+/// A root: of Debian packages, unpacked only (no package's script has run), in a
+/// read-only erofs image that belongs to root; or one of the user's own.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Root {
     /// The image, to be attached as a disk and mounted at `/`.
     pub image: PathBuf,
-    /// The suite it is from: `trixie`.
+    /// The suite it is from: `trixie`. Empty for one of the user's own.
     pub suite: String,
-    /// Every package in it with its version, dependencies included.
+    /// Every package in it with its version, dependencies included; none where
+    /// it is the user's own.
     pub packages: Vec<(String, String)>,
 }
 
@@ -93,6 +107,52 @@ impl Root {
         )
     }
 
+    /// A root of the user's own at `path`: a folder, packed into the cache and
+    /// packed again when something in it changes; or an image of erofs, ext4 or
+    /// squashfs, which is used where it is, and not written to.
+    ///
+    /// # Errors
+    /// [`Error::OwnRoot`] for anything else; what mkfs.erofs says of a folder
+    /// that it cannot read.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: needs a root.
+    /// use dmashare_vm::{cache::Cache, debian::{Debian, Root}};
+    ///
+    /// let debian = Debian::new(Cache::open()?, None);
+    /// let root = Root::of_path(&debian, "my-root".as_ref())?;
+    /// println!("{}", root.image.display());
+    /// # Ok::<(), dmashare_vm::debian::Error>(())
+    /// ```
+    pub fn of_path(debian: &Debian, path: &Path) -> Result<Self, Error> {
+        let place = path.canonicalize().map_err(|error| Error::OwnRoot {
+            path: path.to_path_buf(),
+            problem: error.to_string(),
+        })?;
+        if !place.is_dir() {
+            FileSystem::of(&place)?;
+            return Ok(Self::own(place));
+        }
+        let content = content(&place)?;
+        let from = place.to_string_lossy();
+        let key = format!("{FOLDER}{}-{}", digest(&from), content.fingerprint);
+        let folder = debian.cache.artefact(KIND, &key, content.bytes, |folder| {
+            note(&format!("packing root {}", path.display()));
+            let file = folder.join(FROM);
+            fs::write(&file, &*from).map_err(cache::Error::io("write", file))?;
+            pack::image(debian, &place, &folder.join(IMAGE))
+        })?;
+        Ok(Self::own(folder.join(IMAGE)))
+    }
+
+    fn own(image: PathBuf) -> Self {
+        Self {
+            image,
+            suite: String::new(),
+            packages: Vec::new(),
+        }
+    }
+
     /// The version of one of its packages.
     #[must_use]
     pub fn version(&self, package: &str) -> Option<&str> {
@@ -110,17 +170,17 @@ impl Root {
         let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
         // Unpacked some four and a half times the packages, and as much again as
         // an image, for a while beside each other and the packages.
-        let folder = debian.cache.artefact("root", &key, bytes * 10, |folder| {
+        let folder = debian.cache.artefact(KIND, &key, bytes * 10, |folder| {
             let what = format!("the guest's root, Debian {suite}");
             let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
             let tree = folder.join("tree");
             unpack::packages(&debs, &what, &tree)?;
             finish(&tree)?;
-            pack::image(debian, &tree, &folder.join("root.erofs"))?;
+            pack::image(debian, &tree, &folder.join(IMAGE))?;
             Ok::<(), Error>(cache::remove(&tree)?)
         })?;
         Ok(Self {
-            image: folder.join("root.erofs"),
+            image: folder.join(IMAGE),
             suite: suite.to_owned(),
             packages: plan
                 .debs
@@ -129,6 +189,41 @@ impl Root {
                 .collect(),
         })
     }
+}
+
+/// What a folder holds, as far as it can be told without reading it.
+struct Content {
+    fingerprint: String,
+    bytes: u64,
+}
+
+/// Looks at all that is in `folder`. By the time of change and not that of
+/// writing, which many tools set to one and the same.
+fn content(folder: &Path) -> Result<Content, cache::Error> {
+    let mut paths = vec![folder.to_path_buf()];
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    while let Some(path) = paths.pop() {
+        let stat = fs::symlink_metadata(&path).map_err(cache::Error::io("look at", &path))?;
+        if stat.is_dir() {
+            for entry in fs::read_dir(&path).map_err(cache::Error::io("read", &path))? {
+                paths.push(entry.map_err(cache::Error::io("read", &path))?.path());
+            }
+        }
+        bytes += stat.len();
+        let (ctime, nanos) = (stat.ctime(), stat.ctime_nsec());
+        lines.push(format!(
+            "{} {:o} {} {ctime}.{nanos}\n",
+            path.display(),
+            stat.mode(),
+            stat.len()
+        ));
+    }
+    lines.sort();
+    Ok(Content {
+        fingerprint: digest(&lines.concat()),
+        bytes,
+    })
 }
 
 /// Does what packages' scripts would have done, as far as it is of use.
@@ -191,4 +286,29 @@ pub(super) fn hex(hash: &[u8]) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_another_when_something_in_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "12345").unwrap();
+        let now = || content(folder.path()).unwrap().fingerprint;
+        let first = now();
+        assert_eq!(now(), first);
+        // The same length, and the same time of writing.
+        let written = fs::metadata(&file).unwrap().modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&file, "54321").unwrap();
+        let open = fs::File::options().write(true).open(&file).unwrap();
+        open.set_modified(written).unwrap();
+        assert_ne!(now(), first);
+        let second = now();
+        symlink("file", folder.path().join("link")).unwrap();
+        assert_ne!(now(), second);
+    }
 }
