@@ -38,7 +38,7 @@ use std::process::{Command, Stdio};
 use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 use serde::Deserialize;
 
-use crate::debian::{Debian, Kernel, Root, build_module, is_path};
+use crate::debian::{Debian, Kernel, Pins, Root, build_module, is_path};
 use crate::{Builder, Error, GuestOptions};
 
 /// The cargo that runs us, or the one in `PATH`.
@@ -123,6 +123,8 @@ pub struct Project {
     /// Its settings, or the default ones.
     pub settings: Settings,
     pub(crate) metadata: Metadata,
+    /// What its `vm.lock` says.
+    pub(crate) pins: Pins,
     folder: PathBuf,
     target_folder: PathBuf,
 }
@@ -131,7 +133,8 @@ impl Project {
     /// The workspace of the current directory.
     ///
     /// # Errors
-    /// No workspace here, or settings that it should not have.
+    /// No workspace here, settings that it should not have, or a `vm.lock` that
+    /// cannot be read.
     ///
     /// ```
     /// use dmashare_vm::project::Project;
@@ -156,6 +159,7 @@ impl Project {
         settings.resolve(&folder);
         Ok(Project {
             settings,
+            pins: Pins::read(&folder)?,
             folder,
             target_folder: resolved(metadata.target_directory.as_std_path()),
             metadata,
@@ -219,11 +223,12 @@ impl Project {
     }
 
     /// The kernel called `name`: one of the settings' builds, or one of
-    /// [`Kernel::prepare`].
+    /// [`Kernel::prepare`], where `vm.lock` pins it.
     ///
     /// # Errors
     /// What could not be fetched or built.
     pub fn kernel(&self, debian: &Debian, name: &str) -> Result<Kernel, Error> {
+        let debian = &debian.clone().pinned(self.pins.clone());
         let Some(build) = self.settings.builds.get(name) else {
             return Ok(Kernel::prepare(debian, name)?);
         };
@@ -231,7 +236,7 @@ impl Project {
         Ok(Kernel::build(debian, name, &files.collect::<Vec<_>>())?)
     }
 
-    /// The root of the settings.
+    /// The root of the settings, as `vm.lock` pins it.
     ///
     /// # Errors
     /// What could not be fetched or packed.
@@ -240,6 +245,7 @@ impl Project {
         if let Some(path) = &settings.root {
             return Ok(Root::of_path(debian, path)?);
         }
+        let debian = &debian.clone().pinned(self.pins.clone());
         Ok(Root::prepare(debian, &settings.suite, &self.packages())?)
     }
 

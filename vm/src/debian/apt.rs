@@ -272,17 +272,23 @@ fn parse_uri(line: &str) -> Option<Deb> {
     let (uri, rest) = line.strip_prefix('\'')?.split_once('\'')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let (file, bytes) = (*fields.first()?, fields.get(1)?.parse().ok()?);
-    let (package, rest) = file.split_once('_')?;
-    let (version, _) = rest.split_once('_')?;
+    let (package, version) = parse_file(file)?;
     Some(Deb {
-        package: package.to_owned(),
-        // apt writes the colon of an epoch so in a file's name.
-        version: version.replace("%3a", ":"),
+        package,
+        version,
         file: file.to_owned(),
         uri: uri.to_owned(),
         bytes,
         hash: (*fields.get(2)?).to_owned(),
     })
+}
+
+/// A package and its version, from the name of its file.
+pub(super) fn parse_file(file: &str) -> Option<(String, String)> {
+    let (package, rest) = file.split_once('_')?;
+    let (version, _) = rest.split_once('_')?;
+    // apt writes the colon of an epoch so in a file's name.
+    Some((package.to_owned(), version.replace("%3a", ":")))
 }
 
 /// The sources: one deb822 stanza a suite.

@@ -10,8 +10,10 @@ use super::compile::DEBUG;
 use super::disk::FileSystem;
 use super::modules::{Index, Texts};
 use super::own::{self, Own};
+use super::pins::{self, Pinned};
 use super::{Debian, Error, bzimage, pack, plan, run, unpack};
 use crate::cache;
+use crate::progress::note;
 
 /// Where a version is to be found, most likely. Suites move on: the others are
 /// looked at next.
@@ -21,6 +23,9 @@ pub(super) const SUITES: [(&str, &str); 4] = [
     ("7.3", "trixie-backports"),
     ("6.1", "bookworm"),
 ];
+
+/// What kernels are called in the cache.
+pub(super) const KIND: &str = "kernel";
 
 /// The package that names a suite's current kernel, of the plain flavour.
 const CURRENT: &str = "linux-image-amd64";
@@ -72,16 +77,25 @@ pub(super) struct Plan {
     pub(super) debs: Vec<Deb>,
 }
 
+impl Plan {
+    /// The artefact's key.
+    pub(super) fn key(&self) -> String {
+        format!("{}_{}", self.release, self.version)
+    }
+}
+
 impl Kernel {
     /// The kernel called `name`, from the cache or fetched now: a version or the
     /// beginning of one (`6.12`, `7.2.13`), `debian:SUITE` for the suite's
     /// current one, `debug` for the one that [`Kernel::build`] makes, or a path
     /// (with a `/` in it) for [`Kernel::of_path`]. Once fetched, the same name
-    /// stays the same kernel.
+    /// stays the same kernel until [`Kernel::update`]; where `debian` has
+    /// [pins](super::Pins), it is the pinned one.
     ///
     /// # Errors
     /// [`Error::NoKernel`] with the known names; [`Error::Fetch`] without
-    /// network where it is not cached; else [`Error`].
+    /// network where it is not cached; [`Error::Gone`] for a pinned one that the
+    /// mirror has no more; else [`Error`].
     ///
     /// ```no_run
     /// // Not run with the crate's tests: fetches some 110 MB.
@@ -100,7 +114,43 @@ impl Kernel {
             return Self::of_path(debian, Path::new(name));
         }
         let wanted = Wanted::of(name)?;
-        plan::follow(
+        if let Some(plan) = debian.pins.kernel(name) {
+            return Self::make_pinned(debian, name, &plan);
+        }
+        let before = plan::recorded::<Plan>(debian, &Self::plan_name(name));
+        let kernel = plan::follow(
+            debian,
+            &Self::plan_name(name),
+            &format!("kernel {name}"),
+            |lists| find(debian, name, &wanted, lists),
+            |plan| Self::make(debian, name, plan),
+        )?;
+        if let Some(before) = before.filter(|before| before.release != kernel.release) {
+            note(&format!(
+                "kernel {name} was {}, which the mirror has no more, and is {} now",
+                before.release, kernel.release
+            ));
+        }
+        Ok(kernel)
+    }
+
+    /// The kernel that Debian has under `name` at this moment: from now on the
+    /// name stands for it. What it stood for before stays in the cache.
+    ///
+    /// # Errors
+    /// As [`Kernel::prepare`]; and a name that is not one of Debian's.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: fetches some 110 MB.
+    /// use dmashare_vm::{cache::Cache, debian::{Debian, Kernel}};
+    ///
+    /// let debian = Debian::new(Cache::open()?, None);
+    /// println!("{}", Kernel::update(&debian, "debian:sid")?.identity());
+    /// # Ok::<(), dmashare_vm::debian::Error>(())
+    /// ```
+    pub fn update(debian: &Debian, name: &str) -> Result<Self, Error> {
+        let wanted = Wanted::of(name)?;
+        plan::renew(
             debian,
             &Self::plan_name(name),
             &format!("kernel {name}"),
@@ -237,15 +287,37 @@ impl Kernel {
     }
 
     fn make(debian: &Debian, name: &str, plan: &Plan) -> Result<Self, Error> {
-        let key = format!("{}_{}", plan.release, plan.version);
+        let what = format!("kernel {}, Debian {}", plan.release, plan.suite);
+        let fetch = || apt::fetch(&debian.cache, &what, &plan.debs);
+        Self::make_of(debian, name, plan, &what, fetch)
+    }
+
+    fn make_pinned(debian: &Debian, name: &str, plan: &Plan) -> Result<Self, Error> {
+        let what = format!("kernel {name} ({}, {})", plan.release, plan.version);
+        let pinned = Pinned {
+            what: &what,
+            name,
+            suite: &plan.suite,
+        };
+        let fetch = || pinned.fetch(debian, &plan.debs);
+        let kernel = Self::make_of(debian, name, plan, &what, fetch)?;
+        pinned.check(&kernel.modules, &plan.debs)?;
+        Ok(kernel)
+    }
+
+    fn make_of(
+        debian: &Debian,
+        name: &str,
+        plan: &Plan,
+        what: &str,
+        fetch: impl FnOnce() -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<Self, Error> {
         let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
-        let folder = debian
-            .cache
-            .artefact("kernel", &key, bytes * GROWTH, |folder| {
-                let what = format!("kernel {}, Debian {}", plan.release, plan.suite);
-                let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
-                assemble(debian, &debs, &plan.release, &what, folder)
-            })?;
+        let need = bytes * GROWTH;
+        let folder = debian.cache.artefact(KIND, &plan.key(), need, |folder| {
+            assemble(debian, &fetch()?, &plan.release, what, folder)?;
+            pins::note_packages(folder, &plan.debs)
+        })?;
         Ok(Self {
             name: name.to_owned(),
             release: plan.release.clone(),
@@ -323,6 +395,23 @@ fn begins(release: &str, version: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
 }
 
+/// The names that there are on every machine.
+pub(crate) fn known_names() -> Vec<String> {
+    let mut suites = SUITES;
+    // As they follow each other.
+    suites.sort_by_key(|(version, _)| {
+        let number = |text: &str| text.parse::<u32>().unwrap_or(0);
+        let (major, minor) = version.split_once('.').unwrap_or((version, ""));
+        (number(major), number(minor))
+    });
+    let versions = suites.iter().map(|(version, _)| (*version).to_owned());
+    let of_suites = suites.iter().map(|(_, suite)| format!("debian:{suite}"));
+    versions
+        .chain(of_suites)
+        .chain([DEBUG.to_owned()])
+        .collect()
+}
+
 /// The names that there are: those seen in the lists, else those expected.
 fn known(seen: &[String]) -> String {
     if !seen.is_empty() {
@@ -338,7 +427,7 @@ fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Pl
     let mut seen = Vec::new();
     for suite in wanted.suites() {
         let apt = Apt::new(debian, &[suite], lists)?;
-        let Some(release) = apt.show(CURRENT)?.as_ref().and_then(release_of) else {
+        let Some(release) = current(&apt)? else {
             continue;
         };
         if !wanted.fits(&release) {
@@ -359,6 +448,11 @@ fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Pl
         name: name.to_owned(),
         known: known(&seen),
     })
+}
+
+/// The release of a suite's current kernel.
+pub(super) fn current(apt: &Apt) -> Result<Option<String>, Error> {
+    Ok(apt.show(CURRENT)?.as_ref().and_then(release_of))
 }
 
 /// The release that [`CURRENT`] depends on.

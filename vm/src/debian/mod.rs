@@ -26,12 +26,13 @@
 //! Low to high: `run` (child processes); `mirror`, `apt` (fetching), `plan` (what
 //! was decided, so that it need not be decided again), `unpack`; `tools` (the
 //! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
-//! `pack`; then what is made: `bzimage` and `modules`
+//! `pack`; `pins` (what `vm.lock` says); then what is made: `bzimage` and `modules`
 //! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
 //! by `kconfig`), [`build_module`], [`check_module`] and [`check_style`] with
 //! `findings`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cache::{self, Cache};
 
@@ -49,6 +50,7 @@ mod mirror;
 mod modules;
 mod own;
 mod pack;
+mod pins;
 mod plan;
 mod root;
 mod run;
@@ -66,6 +68,7 @@ pub use findings::Findings;
 pub use kernel::Kernel;
 pub(crate) use modules::Index;
 pub(crate) use own::is_path;
+pub use pins::{FILE as LOCK_FILE, Pins};
 pub use root::Root;
 pub use source::source;
 pub(crate) use tools::Tool;
@@ -83,6 +86,7 @@ pub(crate) use tools::Tool;
 pub struct Debian {
     cache: Cache,
     mirror: Option<String>,
+    pins: Arc<Pins>,
 }
 
 impl Debian {
@@ -90,7 +94,18 @@ impl Debian {
     /// the host's apt configuration names; kept in `cache`.
     #[must_use]
     pub fn new(cache: Cache, mirror: Option<String>) -> Self {
-        Self { cache, mirror }
+        Self {
+            cache,
+            mirror,
+            pins: Arc::default(),
+        }
+    }
+
+    /// The same, where kernels and roots are to be these and no others.
+    #[must_use]
+    pub fn pinned(mut self, pins: Pins) -> Self {
+        self.pins = Arc::new(pins);
+        self
     }
 
     /// The cache that it fills.
@@ -178,6 +193,36 @@ pub enum Error {
         /// Where it should be.
         path: PathBuf,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// `vm.lock` cannot be read or written, or does not fit.
+    #[error("{}: {problem}", .file.display())]
+    Lock {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A pinned package is not on the mirror any more.
+    #[error(
+        "{what} is pinned by {LOCK_FILE} and gone from the mirror: {gone}; it is of Debian {suite}; `cargo vm kernel lock --update {name}` moves on, and --mirror URL can name an archive that still has it"
+    )]
+    Gone {
+        /// What is made of it.
+        what: String,
+        /// The packages that are gone, with what is there now.
+        gone: String,
+        /// The suite, and its kernel now.
+        suite: String,
+        /// The name to move on.
+        name: String,
+    },
+    /// What is pinned and what is there are not the same.
+    #[error("{what}: {problem}")]
+    Pinned {
+        /// What is pinned.
+        what: String,
+        /// How they differ.
         problem: String,
     },
     /// A package does not look as this crate knows it.

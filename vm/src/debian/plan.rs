@@ -23,7 +23,7 @@ const FOLDER: &str = "plans";
 const LISTS_NEED: u64 = 150_000_000;
 
 /// The file of the plan called `name`.
-pub(super) fn file(debian: &Debian, name: &str) -> PathBuf {
+fn file(debian: &Debian, name: &str) -> PathBuf {
     debian
         .cache
         .folder()
@@ -57,7 +57,6 @@ fn try_follow<P: Serialize + DeserializeOwned, T>(
     decide: impl Fn(Lists) -> Result<P, Error>,
     make: impl Fn(&P) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let file = file(debian, name);
     if let Some(plan) = recorded(debian, name) {
         match make(&plan) {
             Err(Error::Fetch { .. }) => {}
@@ -75,12 +74,49 @@ fn try_follow<P: Serialize + DeserializeOwned, T>(
         }
         made => (plan, made?),
     };
-    let text = serde_json::to_vec_pretty(&plan)
+    record(debian, name, &plan)?;
+    Ok(made)
+}
+
+/// As [`follow`], but by what the mirror has at this moment, whatever was
+/// decided before.
+pub(super) fn renew<P: Serialize + DeserializeOwned, T>(
+    debian: &Debian,
+    name: &str,
+    what: &str,
+    decide: impl Fn(Lists) -> Result<P, Error>,
+    make: impl Fn(&P) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let renewed = || {
+        let plan = decide(Lists::Fresh)?;
+        let made = make(&plan)?;
+        record(debian, name, &plan)?;
+        Ok(made)
+    };
+    renewed().map_err(|error| debian.cache.explain(what, LISTS_NEED, error))
+}
+
+/// Forgets the plan called `name`.
+pub(super) fn forget(debian: &Debian, name: &str) -> Result<(), Error> {
+    Ok(cache::remove(&file(debian, name))?)
+}
+
+/// The names of all plans.
+pub(super) fn names(debian: &Debian) -> Result<Vec<String>, Error> {
+    let folder = debian.cache.folder().join(FOLDER);
+    let names = cache::entries(&folder)?
+        .into_iter()
+        .filter_map(|(name, _)| name.strip_suffix(".json").map(str::to_owned));
+    Ok(names.collect())
+}
+
+fn record<P: Serialize>(debian: &Debian, name: &str, plan: &P) -> Result<(), Error> {
+    let file = file(debian, name);
+    let text = serde_json::to_vec_pretty(plan)
         .map_err(|error| cache::Error::io("write", &file)(error.into()))?;
     let folder = debian.cache.folder().join(FOLDER);
     fs::create_dir_all(&folder).map_err(cache::Error::io("make the folder", &folder))?;
     // Another run may write the same plan at this moment.
     let _lock = debian.cache.lock("plans")?;
-    cache::write(&file, &text)?;
-    Ok(made)
+    Ok(cache::write(&file, &text)?)
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::apt::{self, Apt, Deb};
+use super::apt::{self, Apt, Deb, Lists};
 use super::disk::FileSystem;
+use super::pins::{self, Pinned};
 use super::{Debian, Error, pack, plan, unpack};
 use crate::cache;
 use crate::progress::note;
@@ -68,8 +69,31 @@ pub struct Root {
 
 /// What a root is made of.
 #[derive(Serialize, Deserialize)]
-struct Plan {
-    debs: Vec<Deb>,
+pub(super) struct Plan {
+    pub(super) debs: Vec<Deb>,
+}
+
+impl Plan {
+    /// The artefact's key.
+    pub(super) fn key(&self, suite: &str) -> String {
+        let files: Vec<&str> = self.debs.iter().map(|deb| deb.file.as_str()).collect();
+        // The recipe is part of what it makes: a change here makes roots anew.
+        let recipe = format!("{MOUNTPOINTS:?}{ETC:?}{LINKS:?}applets{}", files.join(" "));
+        format!("{suite}-{}", digest(&recipe))
+    }
+}
+
+/// `packages` as they are asked for, whatever order they were named in.
+pub(super) fn in_order(packages: &[&str]) -> Vec<String> {
+    let mut names: Vec<String> = packages.iter().map(ToString::to_string).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What the plan of a root with these packages is called.
+pub(super) fn plan_name(suite: &str, packages: &[String]) -> String {
+    format!("root-{suite}-{}", digest(&packages.join(" ")))
 }
 
 impl Root {
@@ -91,18 +115,41 @@ impl Root {
     /// # Ok::<(), dmashare_vm::debian::Error>(())
     /// ```
     pub fn prepare(debian: &Debian, suite: &str, packages: &[&str]) -> Result<Self, Error> {
-        let mut names: Vec<String> = packages.iter().map(ToString::to_string).collect();
-        names.sort();
-        names.dedup();
-        let name = format!("root-{suite}-{}", digest(&names.join(" ")));
+        let names = in_order(packages);
+        if let Some(plan) = debian.pins.root(suite, &names)? {
+            return Self::make_pinned(debian, suite, &plan);
+        }
         plan::follow(
             debian,
-            &name,
+            &plan_name(suite, &names),
             &format!("a root of Debian {suite}"),
-            |lists| {
-                let debs = Apt::new(debian, &[suite], lists)?.with_dependencies(&names)?;
-                Ok(Plan { debs })
-            },
+            |lists| decide(debian, suite, &names, lists),
+            |plan: &Plan| Self::make(debian, suite, plan),
+        )
+    }
+
+    /// The same with the versions that Debian has at this moment: from now on
+    /// that is what [`Root::prepare`] gives.
+    ///
+    /// # Errors
+    /// As [`Root::prepare`].
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: fetches packages.
+    /// use dmashare_vm::{cache::Cache, debian::{Debian, Root}};
+    ///
+    /// let debian = Debian::new(Cache::open()?, None);
+    /// let root = Root::update(&debian, "trixie", &["busybox-static"])?;
+    /// println!("{:?}", root.version("busybox-static"));
+    /// # Ok::<(), dmashare_vm::debian::Error>(())
+    /// ```
+    pub fn update(debian: &Debian, suite: &str, packages: &[&str]) -> Result<Self, Error> {
+        let names = in_order(packages);
+        plan::renew(
+            debian,
+            &plan_name(suite, &names),
+            &format!("a root of Debian {suite}"),
+            |lists| decide(debian, suite, &names, lists),
             |plan: &Plan| Self::make(debian, suite, plan),
         )
     }
@@ -163,20 +210,44 @@ impl Root {
     }
 
     fn make(debian: &Debian, suite: &str, plan: &Plan) -> Result<Self, Error> {
-        let files: Vec<&str> = plan.debs.iter().map(|deb| deb.file.as_str()).collect();
-        // The recipe is part of what it makes: a change here makes roots anew.
-        let recipe = format!("{MOUNTPOINTS:?}{ETC:?}{LINKS:?}applets{}", files.join(" "));
-        let key = format!("{suite}-{}", digest(&recipe));
+        let what = format!("the guest's root, Debian {suite}");
+        let fetch = || apt::fetch(&debian.cache, &what, &plan.debs);
+        Self::make_of(debian, suite, plan, &what, fetch)
+    }
+
+    fn make_pinned(debian: &Debian, suite: &str, plan: &Plan) -> Result<Self, Error> {
+        let what = format!("the guest's root, Debian {suite}");
+        let pinned = Pinned {
+            what: &what,
+            name: "root",
+            suite,
+        };
+        let fetch = || pinned.fetch(debian, &plan.debs);
+        let root = Self::make_of(debian, suite, plan, &what, fetch)?;
+        if let Some(folder) = root.image.parent() {
+            pinned.check(folder, &plan.debs)?;
+        }
+        Ok(root)
+    }
+
+    fn make_of(
+        debian: &Debian,
+        suite: &str,
+        plan: &Plan,
+        what: &str,
+        fetch: impl FnOnce() -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<Self, Error> {
         let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
         // Unpacked some four and a half times the packages, and as much again as
         // an image, for a while beside each other and the packages.
-        let folder = debian.cache.artefact(KIND, &key, bytes * 10, |folder| {
-            let what = format!("the guest's root, Debian {suite}");
-            let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
+        let (key, need) = (plan.key(suite), bytes * 10);
+        let folder = debian.cache.artefact(KIND, &key, need, |folder| {
+            let debs = fetch()?;
             let tree = folder.join("tree");
-            unpack::packages(&debs, &what, &tree)?;
+            unpack::packages(&debs, what, &tree)?;
             finish(&tree)?;
             pack::image(debian, &tree, &folder.join(IMAGE))?;
+            pins::note_packages(folder, &plan.debs)?;
             Ok::<(), Error>(cache::remove(&tree)?)
         })?;
         Ok(Self {
@@ -189,6 +260,11 @@ impl Root {
                 .collect(),
         })
     }
+}
+
+fn decide(debian: &Debian, suite: &str, names: &[String], lists: Lists) -> Result<Plan, Error> {
+    let debs = Apt::new(debian, &[suite], lists)?.with_dependencies(names)?;
+    Ok(Plan { debs })
 }
 
 /// What a folder holds, as far as it can be told without reading it.

@@ -182,8 +182,8 @@ fn decide_for_headers(debian: &Debian, kernel: &Kernel, lists: Lists) -> Result<
     let headers = apt.show(&package)?.ok_or_else(|| Error::Packages {
         suite: kernel.suite.clone(),
         said: format!(
-            "the mirror has no {package} any more; remove {}, and the next run takes the kernel that it has now",
-            plan::file(debian, &Kernel::plan_name(&kernel.name)).display()
+            "the mirror has no {package} any more; `cargo vm kernel fetch --update {}` takes the kernel that it has now",
+            kernel.name
         ),
     })?;
     let of_kind = |prefixes: &[&str]| -> Vec<String> {
