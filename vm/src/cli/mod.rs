@@ -1,5 +1,6 @@
 //! `cargo vm`: the command line over this crate.
 
+mod cache;
 mod kernel;
 mod module;
 mod run;
@@ -51,10 +52,15 @@ impl Sources {
     /// # Errors
     /// What is missing, and how to get it.
     pub fn open(&self) -> Result<Debian, Error> {
-        let cache = Cache::open().map_err(debian::Error::from)?;
-        let debian = Debian::new(cache, self.mirror.clone());
+        let debian = self.cache_only()?;
         host::ensure(&debian, Consent::from_environment(self.yes))?;
         Ok(debian)
+    }
+
+    /// Open the cache, for what needs nothing else.
+    fn cache_only(&self) -> Result<Debian, Error> {
+        let cache = Cache::open().map_err(debian::Error::from)?;
+        Ok(Debian::new(cache, self.mirror.clone()))
     }
 }
 
@@ -66,9 +72,11 @@ enum Verb {
     Shell(shell::Options),
     /// Run the project's tests: on the host, then those marked for it in the guest
     Test(TestOptions),
-    /// A kernel's source, and kernels built from it
+    /// The kernels that there are: list, fetch, pin, build, remove
     #[command(subcommand)]
     Kernel(kernel::Verb),
+    /// What the cache holds; `clean` makes room
+    Cache(cache::Options),
     /// The project's own module, built and checked without a guest
     #[command(subcommand)]
     Module(module::Verb),
@@ -173,7 +181,11 @@ fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
             };
             suite::run(project, debian.as_ref(), &options)
         }
-        Verb::Kernel(verb) => kernel::run(project, &cli.sources.open()?, &verb),
+        Verb::Kernel(verb) => kernel::run(project, &cli.sources, &verb),
+        Verb::Cache(options) => {
+            let debian = cli.sources.cache_only()?;
+            cache::run(project, &debian, cli.sources.yes, &options)
+        }
         Verb::Module(verb) => module::run(project, &cli.sources.open()?, &verb),
         Verb::Project(words) => project_command(project, &words, &cli.sources),
     }
@@ -202,7 +214,7 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
     let Some(first) = known.get(name.as_ref()) else {
         let known: Vec<&str> = known.keys().map(String::as_str).collect();
         return Err(Error::Project(format!(
-            "no command \"{name}\"; there are run, shell, test, kernel, module{}{}",
+            "no command \"{name}\"; there are run, shell, test, kernel, cache, module{}{}",
             if known.is_empty() {
                 ""
             } else {
@@ -218,6 +230,34 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
         program: "cargo",
         source,
     })
+}
+
+/// Says it, unless nobody reads on (`| head`).
+fn show(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Rows with their columns below each other.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Shows what programs read.
+fn show_json(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("names and numbers have a JSON form");
+    show(&format!("{text}\n"));
 }
 
 /// A time as the command line gives it: `90s`, `5m`, `2h`, or plain seconds.
@@ -258,6 +298,12 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let rows = [["a", "b", "c"], ["long", "", "d"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "a     b  c\nlong     d\n");
     }
 
     #[test]

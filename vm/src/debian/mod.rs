@@ -29,7 +29,7 @@
 //! `pack`; `pins` (what `vm.lock` says); then what is made: `bzimage` and `modules`
 //! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
 //! by `kconfig`), [`build_module`], [`check_module`] and [`check_style`] with
-//! `findings`.
+//! `findings`; and `kept`, which tells what of all that is still of use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ mod disk;
 mod findings;
 pub mod host;
 mod kconfig;
+mod kept;
 mod kernel;
 mod mirror;
 mod modules;
@@ -65,7 +66,10 @@ pub use build::build_module;
 pub use check::{check_module, check_style};
 pub(crate) use disk::FileSystem;
 pub use findings::Findings;
+pub(crate) use kept::clean;
+pub use kept::{Named, named, remove_kernel, stale};
 pub use kernel::Kernel;
+pub(crate) use kernel::known_names;
 pub(crate) use modules::Index;
 pub(crate) use own::is_path;
 pub use pins::{FILE as LOCK_FILE, Pins};
@@ -224,6 +228,18 @@ pub enum Error {
         what: String,
         /// How they differ.
         problem: String,
+    },
+    /// The cache has no such kernel.
+    #[error("kernel {name} is not in the cache")]
+    NotThere {
+        /// Its name.
+        name: String,
+    },
+    /// Something in the cache is not to be removed now.
+    #[error("{what} is in use by a running guest or build; end it, and run again")]
+    InUse {
+        /// What it is.
+        what: String,
     },
     /// A package does not look as this crate knows it.
     #[error("{}: {problem}; please report it with the package's version", .path.display())]

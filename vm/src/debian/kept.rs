@@ -1,0 +1,559 @@
+//! What of the cache is of use: what names stand for, and what nothing stands
+//! for any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::apt::Deb;
+use super::compile::DEBUG;
+use super::root::digest;
+use super::{Debian, Error, Kernel, kernel, own, plan, root};
+use crate::cache::{self, Size};
+
+/// What no plan tells of (built modules, what other programs keep) is of use as
+/// long as it is used.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What was used so lately may be in the hands of another run, which has yet to
+/// write down what it is for.
+const IN_HAND: Duration = Duration::from_secs(600);
+
+/// Where packages are, in the cache.
+const DEBS: &str = "debs";
+
+/// What is no artefact: few bytes, and made anew at once.
+const ASIDE: [&str; 3] = ["apt", "locks", "plans"];
+
+/// A kernel's name, and what it stands for, as far as that is known without the
+/// network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Named {
+    /// The name: `7.2`, `debian:sid`, `debug`.
+    pub name: String,
+    /// What `uname -r` says in it.
+    pub release: Option<String>,
+    /// The version of its packages.
+    pub version: Option<String>,
+    /// The suite it is from.
+    pub suite: Option<String>,
+    /// What it takes in the cache; 0 where it is not there.
+    pub bytes: u64,
+    /// Whether `vm.lock` pins it.
+    pub pinned: bool,
+}
+
+/// What the name of a kernel stands for. `builds` are the names that are built
+/// from source, beside `debug`.
+///
+/// # Errors
+/// [`Error::Cache`].
+///
+/// ```
+/// use dmashare_vm::{cache::Cache, debian::{Debian, named}};
+///
+/// let debian = Debian::new(Cache::open()?, None);
+/// let kernel = named(&debian, "6.12", &[])?;
+/// println!("{}: {:?}, {} bytes", kernel.name, kernel.release, kernel.bytes);
+/// # Ok::<(), dmashare_vm::debian::Error>(())
+/// ```
+pub fn named(debian: &Debian, name: &str, builds: &[&str]) -> Result<Named, Error> {
+    let mut named = Named {
+        name: name.to_owned(),
+        release: None,
+        version: None,
+        suite: None,
+        bytes: 0,
+        pinned: debian.pins.has_kernel(name),
+    };
+    if let Some(plan) = planned(debian, name) {
+        named.release = Some(plan.release);
+        named.version = Some(plan.version);
+        named.suite = Some(plan.suite);
+    }
+    for (kind, key) in artefacts(debian, name, builds)? {
+        let folder = debian.cache.folder().join(kind).join(&key);
+        named.bytes += debian.cache.size_of(&folder);
+        if named.release.is_none() {
+            named.release = release_of(&folder);
+            named.version = key.split_once('_').map(|(_, version)| version.to_owned());
+        }
+    }
+    Ok(named)
+}
+
+/// Removes the kernel called `name` with its packages, its compiler, what was
+/// built for it, and what the name stood for: its next use fetches what Debian
+/// has then. Gives how many bytes that freed.
+///
+/// # Errors
+/// [`Error::InUse`] where a guest runs on it; [`Error::NotThere`] where the
+/// cache has none.
+///
+/// ```no_run
+/// // Not run with the crate's tests: removes a kernel.
+/// use dmashare_vm::{cache::Cache, debian::{Debian, remove_kernel}};
+///
+/// let debian = Debian::new(Cache::open()?, None);
+/// println!("{} bytes", remove_kernel(&debian, "6.12", &[])?);
+/// # Ok::<(), dmashare_vm::debian::Error>(())
+/// ```
+pub fn remove_kernel(debian: &Debian, name: &str, builds: &[&str]) -> Result<u64, Error> {
+    let mut freed = 0;
+    let mut discard = |kind: &str, key: &str| -> Result<(), Error> {
+        let bytes = debian
+            .cache
+            .size_of(&debian.cache.folder().join(kind).join(key));
+        if !debian.cache.discard(kind, key)? {
+            return Err(Error::InUse {
+                what: format!("{kind} {key}"),
+            });
+        }
+        freed += bytes;
+        Ok(())
+    };
+    let kernels = artefacts(debian, name, builds)?;
+    let plan = planned(debian, name);
+    if kernels.is_empty() && plan.is_none() {
+        return Err(Error::NotThere {
+            name: name.to_owned(),
+        });
+    }
+    // Also of one that is gone already, where what is for it was in use.
+    let planned = plan
+        .iter()
+        .map(|plan| (plan.key(), Some(plan.release.clone())));
+    let mut made_for: Vec<(String, Option<String>)> = planned.collect();
+    for (kind, key) in &kernels {
+        let release = release_of(&debian.cache.folder().join(kind).join(key));
+        made_for.push((key.clone(), release));
+        discard(kind, key)?;
+    }
+    for (key, release) in made_for {
+        let of_kernel = |kind: &str, there: &str| match kind {
+            "toolchain" => there.starts_with(&format!("{key}-")),
+            _ => release
+                .as_ref()
+                .is_some_and(|release| there.starts_with(&format!("{release}_"))),
+        };
+        for kind in ["module", "snapshot", "toolchain"] {
+            for (there, _) in cache::entries(&debian.cache.folder().join(kind))? {
+                if of_kernel(kind, &there) {
+                    discard(kind, &there)?;
+                }
+            }
+        }
+    }
+    if let Some(plan) = plan {
+        for deb in &plan.debs {
+            let file = debian.cache.folder().join(DEBS).join(&deb.file);
+            freed += fs::metadata(&file).map_or(0, |stat| stat.len());
+            cache::remove(&file)?;
+        }
+        plan::forget(debian, &Kernel::plan_name(name))?;
+    }
+    Ok(freed)
+}
+
+/// What of the cache nothing stands for any more, or all of it with `all`.
+///
+/// # Errors
+/// [`Error::Cache`].
+///
+/// ```
+/// use dmashare_vm::{cache::Cache, debian::{Debian, stale}};
+///
+/// for entry in stale(&Debian::new(Cache::open()?, None), false)? {
+///     println!("{}/{} is of no use: {} bytes", entry.kind, entry.key, entry.bytes);
+/// }
+/// # Ok::<(), dmashare_vm::debian::Error>(())
+/// ```
+pub fn stale(debian: &Debian, all: bool) -> Result<Vec<Size>, Error> {
+    stale_at(debian, all, SystemTime::now())
+}
+
+fn stale_at(debian: &Debian, all: bool, now: SystemTime) -> Result<Vec<Size>, Error> {
+    let sizes = debian.cache.sizes()?;
+    if all {
+        // The locks are files that another run may have open.
+        let rest = sizes.into_iter().filter(|size| size.kind != "locks");
+        return Ok(rest.collect());
+    }
+    let kept = Kept::find(debian, &sizes)?;
+    let stale = sizes
+        .into_iter()
+        .filter(|size| !kept.has(debian, size, now));
+    Ok(stale.collect())
+}
+
+/// Removes an entry of [`stale`]; whether it did, or it is in use.
+///
+/// # Errors
+/// [`Error::Cache`].
+pub(crate) fn clean(debian: &Debian, entry: &Size) -> Result<bool, Error> {
+    Ok(debian.cache.discard(&entry.kind, &entry.key)?)
+}
+
+/// What the name of a kernel of Debian's stands for.
+fn planned(debian: &Debian, name: &str) -> Option<kernel::Plan> {
+    let pinned = debian.pins.kernel(name);
+    pinned.or_else(|| plan::recorded(debian, &Kernel::plan_name(name)))
+}
+
+/// The artefacts of the kernel called `name`.
+fn artefacts(
+    debian: &Debian,
+    name: &str,
+    builds: &[&str],
+) -> Result<Vec<(&'static str, String)>, Error> {
+    let of = |kind: &'static str, fits: &dyn Fn(&str) -> bool| -> Result<Vec<_>, Error> {
+        let all = cache::entries(&debian.cache.folder().join(kind))?;
+        let keys = all.into_iter().map(|(key, _)| key);
+        Ok(keys
+            .filter(|key| fits(key))
+            .map(|key| (kind, key))
+            .collect())
+    };
+    if name == DEBUG || builds.contains(&name) {
+        let prefix = format!("{name}_");
+        return of(kernel::KIND, &|key| {
+            key.starts_with(&prefix) && !key.ends_with(cache::MAKING)
+        });
+    }
+    if own::is_path(name) {
+        let place = Path::new(name).canonicalize();
+        let place = place.unwrap_or_else(|_| name.into());
+        let inside = format!("_{}-", digest(&place.to_string_lossy()));
+        return of(own::KIND, &|key| key.contains(&inside));
+    }
+    let key = planned(debian, name).map(|plan| plan.key());
+    of(kernel::KIND, &|there| Some(there) == key.as_deref())
+}
+
+/// The release of the kernel in an artefact.
+fn release_of(folder: &Path) -> Option<String> {
+    let mut releases = cache::entries(&folder.join("lib/modules")).ok()?;
+    releases.pop().map(|(release, _)| release)
+}
+
+/// What is of use.
+struct Kept {
+    /// By plans and pins.
+    artefacts: BTreeSet<(&'static str, String)>,
+    /// Of the kernels that are kept.
+    releases: BTreeSet<String>,
+    /// Files of packages that are yet to be unpacked.
+    debs: BTreeSet<String>,
+}
+
+/// A plan of any kind, for what they have in common.
+#[derive(Deserialize)]
+struct AnyPlan {
+    #[serde(default)]
+    debs: Vec<Deb>,
+    deb: Option<Deb>,
+}
+
+impl Kept {
+    fn find(debian: &Debian, sizes: &[Size]) -> Result<Self, Error> {
+        let mut kept = Self {
+            artefacts: BTreeSet::new(),
+            releases: BTreeSet::new(),
+            debs: BTreeSet::new(),
+        };
+        let pinned = debian.pins.kernel_names();
+        let pinned = pinned.filter_map(|name| debian.pins.kernel(name));
+        let pinned: Vec<String> = pinned.map(|plan| plan.key()).collect();
+        kept.artefacts
+            .extend(pinned.into_iter().map(|key| (kernel::KIND, key)));
+        for root in debian.pins.root_keys() {
+            kept.artefacts.insert((root::KIND, root));
+        }
+        let names = plan::names(debian)?;
+        // Kernels before the compilers that are for them.
+        let (kernels, others): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| name.starts_with("kernel-"));
+        for name in kernels {
+            if let Some(plan) = plan::recorded::<kernel::Plan>(debian, name) {
+                kept.add(debian, kernel::KIND, plan.key(), &plan.debs);
+            }
+        }
+        for name in others {
+            if let Some(plan) = plan::recorded::<AnyPlan>(debian, name) {
+                kept.add_planned(debian, name, plan);
+            }
+        }
+        kept.add_newest(sizes);
+        for (kind, key) in &kept.artefacts {
+            if [kernel::KIND, own::KIND].contains(kind) {
+                let folder = debian.cache.folder().join(kind).join(key);
+                kept.releases.extend(release_of(&folder));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn add(&mut self, debian: &Debian, kind: &'static str, key: String, debs: &[Deb]) {
+        if !debian.cache.folder().join(kind).join(&key).exists() {
+            self.debs.extend(debs.iter().map(|deb| deb.file.clone()));
+        }
+        self.artefacts.insert((kind, key));
+    }
+
+    /// Adds what the plan called `name` (`toolchain-sid-HASH`) is for.
+    fn add_planned(&mut self, debian: &Debian, name: &str, plan: AnyPlan) {
+        let Some((kind, rest)) = name.split_once('-') else {
+            return;
+        };
+        let debs: Vec<Deb> = plan.debs.into_iter().chain(plan.deb).collect();
+        let files: Vec<&str> = debs.iter().map(|deb| deb.file.as_str()).collect();
+        let files = digest(&files.join(" "));
+        // The plan's own hash is that of what was asked for.
+        let asked = rest.rsplit_once('-').map_or(rest, |(asked, _)| asked);
+        match kind {
+            "root" => {
+                let plan = root::Plan { debs };
+                self.add(debian, root::KIND, plan.key(asked), &plan.debs);
+            }
+            // Of a kernel: RELEASE_VERSION. Of a suite, which has no `_`.
+            "toolchain" if asked.contains('_') && !self.has_kernel(asked) => {}
+            "toolchain" => self.add(debian, "toolchain", format!("{asked}-{files}"), &debs),
+            "tools" => self.add(debian, "tools", format!("{asked}-{files}"), &debs),
+            "source" => self.add(debian, "source", format!("{rest}-{files}"), &debs),
+            "sparse" => self.add(debian, "sparse", format!("{rest}-{files}"), &debs),
+            _ => {}
+        }
+    }
+
+    fn has_kernel(&self, key: &str) -> bool {
+        self.artefacts.contains(&(kernel::KIND, key.to_owned()))
+    }
+
+    /// Adds the last of each that is made anew under the same name: kernels
+    /// built from source, and what is of a path.
+    fn add_newest(&mut self, sizes: &[Size]) {
+        let mut newest: BTreeMap<(&'static str, &str), &Size> = BTreeMap::new();
+        for size in sizes {
+            let Some(name) = name_of(size) else {
+                continue;
+            };
+            let last = newest.entry(name).or_insert(size);
+            if last.last_used < size.last_used {
+                *last = size;
+            }
+        }
+        for ((kind, _), size) in newest {
+            self.artefacts.insert((kind, size.key.clone()));
+        }
+    }
+
+    fn has(&self, debian: &Debian, size: &Size, now: SystemTime) -> bool {
+        let age = now.duration_since(size.last_used).unwrap_or_default();
+        let recent = age < UNUSED;
+        let path = debian.cache.folder().join(&size.kind).join(&size.key);
+        if age < IN_HAND || size.key.ends_with(cache::MAKING) || ASIDE.contains(&size.kind.as_str())
+        {
+            return true;
+        }
+        match size.kind.as_str() {
+            DEBS => path.is_dir() || self.debs.contains(&size.key),
+            kind @ ("kernel" | "own" | "root" | "toolchain" | "tools" | "source" | "sparse") => {
+                let kept = |(of, key): &(&str, String)| *of == kind && *key == size.key;
+                self.artefacts.iter().any(kept) && !is_orphan(&path)
+            }
+            // Each for a kernel, by whose release its key begins.
+            "module" | "snapshot" => {
+                let release = size.key.rsplit_once('_').map_or("", |(release, _)| release);
+                self.releases.contains(release) && recent
+            }
+            _ => recent,
+        }
+    }
+}
+
+/// The name under which the artefact is made anew: `debug` of
+/// `kernel/debug_7.2.13-1-HASH`, the path's hash of what is of a path.
+fn name_of(size: &Size) -> Option<(&'static str, &str)> {
+    if size.key.ends_with(cache::MAKING) {
+        return None;
+    }
+    match size.kind.as_str() {
+        kernel::KIND => {
+            // Releases, by which the others are called, begin with a digit.
+            let built = size.key.starts_with(|c: char| c.is_ascii_lowercase());
+            let (name, _) = size.key.split_once('_').filter(|_| built)?;
+            Some((kernel::KIND, name))
+        }
+        own::KIND => {
+            let (_, hashes) = size.key.rsplit_once('_')?;
+            Some((own::KIND, hashes.split_once('-')?.0))
+        }
+        root::KIND => {
+            let hashes = size.key.strip_prefix(root::FOLDER)?;
+            Some((root::KIND, hashes.split_once('-')?.0))
+        }
+        _ => None,
+    }
+}
+
+/// Whether it was made of a path that is gone.
+fn is_orphan(artefact: &Path) -> bool {
+    let from = fs::read_to_string(artefact.join(root::FROM));
+    from.is_ok_and(|from| !Path::new(&from).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::debian::Pins;
+
+    fn make(debian: &Debian, kind: &str, key: &str) {
+        let made = debian.cache.artefact(kind, key, 1, |folder| {
+            let modules = folder
+                .join("lib/modules")
+                .join(key.split('_').next().unwrap());
+            fs::create_dir_all(modules).unwrap();
+            Ok::<(), cache::Error>(())
+        });
+        made.unwrap();
+    }
+
+    fn plan(debian: &Debian, name: &str, text: &str) {
+        let folder = debian.cache.folder().join("plans");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{name}.json")), text).unwrap();
+    }
+
+    fn kernel_plan(version: &str) -> String {
+        format!(
+            r#"{{"suite":"sid","release":"7.2.{version}-amd64","version":"7.2.{version}-1","debs":[
+            {{"package":"linux-image","version":"1","file":"linux-image-{version}_1_amd64.deb",
+            "uri":"","bytes":1,"hash":"SHA256:ab"}}]}}"#
+        )
+    }
+
+    fn debian() -> (tempfile::TempDir, Debian) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        (folder, Debian::new(cache, None))
+    }
+
+    fn stale_keys(debian: &Debian) -> Vec<String> {
+        let later = SystemTime::now() + 2 * IN_HAND;
+        assert!(stale(debian, false).unwrap().is_empty());
+        let stale = stale_at(debian, false, later).unwrap();
+        stale
+            .into_iter()
+            .map(|size| format!("{}/{}", size.kind, size.key))
+            .collect()
+    }
+
+    #[test]
+    fn what_a_plan_names_is_kept_with_what_was_built_for_it() {
+        let (_folder, debian) = debian();
+        for version in ["13", "14"] {
+            let key = format!("7.2.{version}-amd64_7.2.{version}-1");
+            make(&debian, "kernel", &key);
+            make(&debian, "module", &format!("7.2.{version}-amd64_ab"));
+            let files = digest("tool_1_all.deb");
+            make(&debian, "toolchain", &format!("{key}-{files}"));
+            plan(
+                &debian,
+                &format!("toolchain-{key}-00"),
+                r#"{"debs":[{"package":"tool","version":"1","file":"tool_1_all.deb","uri":"","bytes":1,"hash":"SHA256:ab"}]}"#,
+            );
+        }
+        plan(&debian, "kernel-7.2", &kernel_plan("14"));
+        let files = digest("tool_1_all.deb");
+        assert_eq!(
+            stale_keys(&debian),
+            [
+                "kernel/7.2.13-amd64_7.2.13-1",
+                "module/7.2.13-amd64_ab",
+                &format!("toolchain/7.2.13-amd64_7.2.13-1-{files}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_package_is_of_use_until_it_is_unpacked() {
+        let (_folder, debian) = debian();
+        plan(&debian, "kernel-7.2", &kernel_plan("14"));
+        let debs = debian.cache.folder().join(DEBS);
+        fs::create_dir_all(&debs).unwrap();
+        fs::write(debs.join("linux-image-14_1_amd64.deb"), "x").unwrap();
+        fs::write(debs.join("linux-image-13_1_amd64.deb"), "x").unwrap();
+        assert_eq!(stale_keys(&debian), ["debs/linux-image-13_1_amd64.deb"]);
+        make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
+        assert_eq!(stale_keys(&debian).len(), 2);
+    }
+
+    #[test]
+    fn of_what_is_made_anew_the_last_is_kept() {
+        let (_folder, debian) = debian();
+        for (kind, old, new) in [
+            ("kernel", "debug_7.2.13-1-aa", "debug_7.2.13-1-bb"),
+            ("own", "7.2.1_0123-aa", "7.2.2_0123-bb"),
+            ("root", "folder-0123-aa", "folder-0123-bb"),
+        ] {
+            make(&debian, kind, old);
+            std::thread::sleep(Duration::from_millis(20));
+            make(&debian, kind, new);
+        }
+        let expected = [
+            "kernel/debug_7.2.13-1-aa",
+            "own/7.2.1_0123-aa",
+            "root/folder-0123-aa",
+        ];
+        assert_eq!(stale_keys(&debian), expected);
+        let gone = debian
+            .cache
+            .folder()
+            .join("root/folder-0123-bb")
+            .join(root::FROM);
+        fs::write(gone, "/no/such/folder").unwrap();
+        assert_eq!(stale_keys(&debian).len(), 4);
+    }
+
+    #[test]
+    fn a_removed_kernel_takes_its_own_along() {
+        let (_folder, debian) = debian();
+        plan(&debian, "kernel-7.2", &kernel_plan("14"));
+        make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
+        make(&debian, "module", "7.2.14-amd64_ab");
+        make(&debian, "module", "7.2.13-amd64_ab");
+        make(&debian, "toolchain", "7.2.14-amd64_7.2.14-1-ff");
+        let known = named(&debian, "7.2", &[]).unwrap();
+        assert_eq!(known.release.as_deref(), Some("7.2.14-amd64"));
+        {
+            let _building = debian.cache.lock("module.7.2.14-amd64_7.2.14-1-ff");
+            let held = remove_kernel(&debian, "7.2", &[]).unwrap_err();
+            assert!(matches!(held, Error::InUse { .. }), "{held}");
+        }
+        remove_kernel(&debian, "7.2", &[]).unwrap();
+        assert_eq!(named(&debian, "7.2", &[]).unwrap().release, None);
+        let left = debian.cache.sizes().unwrap();
+        let left: Vec<_> = left.iter().filter(|size| size.kind != "locks").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        let again = remove_kernel(&debian, "7.2", &[]).unwrap_err();
+        assert!(matches!(again, Error::NotThere { .. }), "{again}");
+    }
+
+    #[test]
+    fn everything_is_all_but_the_locks() {
+        let (_folder, debian) = debian();
+        plan(&debian, "kernel-7.2", &kernel_plan("14"));
+        make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
+        let all = stale(&debian.clone().pinned(Pins::default()), true).unwrap();
+        assert_eq!(all.len(), 2);
+        for size in &all {
+            assert!(clean(&debian, size).unwrap());
+        }
+        assert!(stale(&debian, true).unwrap().is_empty());
+    }
+}
