@@ -1,11 +1,18 @@
-//! What the guest's kernel says on its serial line.
+//! What the guest's kernel says: on its serial line, and in its log, of which the
+//! line shows only the warnings.
 
+use std::collections::HashSet;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// How much of it is kept; a guest that floods its console loses the oldest.
+use crate::fault::{Fault, Watch, is_suspect};
+
+/// How much is kept of either; a guest that floods them loses the oldest.
 const KEEP: usize = 1 << 20;
+
+/// The longest line; what has no end is cut there.
+const LINE: usize = 16 << 10;
 
 /// How many lines a report shows of a guest that has no word on itself.
 const LAST_LINES: usize = 25;
@@ -14,60 +21,36 @@ const LAST_LINES: usize = 25;
 /// memory was used, allocated and freed.
 const FAULT_LINES: usize = 100;
 
-/// The words of `WARN`, of `die`, and of the checks of debug kernels that do not
-/// end the guest by themselves.
-const FAULTS: [&str; 20] = [
-    "[ cut here ]",
-    "Oops: ",
-    // Of KASAN, of the scheduler, of the mm, and more.
-    "BUG: ",
-    "kernel BUG at ",
-    "general protection fault",
-    "UBSAN: ",
-    // Of lockdep.
-    "WARNING: possible circular locking",
-    "WARNING: possible recursive locking",
-    "WARNING: possible irq lock inversion",
-    "WARNING: inconsistent lock state",
-    "-unsafe lock order detected",
-    "WARNING: Nested lock was not taken",
-    "WARNING: bad unlock balance",
-    "WARNING: bad contention",
-    "WARNING: held lock freed",
-    "WARNING: lock held when returning to user space",
-    "still has locks held!",
-    "WARNING: suspicious RCU usage",
-    "INFO: trying to register non-static key",
-    // Of kmemleak: how many is the first word.
-    "new suspected memory leaks",
-];
+/// How many lines before it a report shows, too: what led to it.
+const BEFORE: usize = 5;
 
-/// DMA debugging says under this name, too, that it is there: a fault is a line
-/// with one of the others.
-const DMA: &str = "DMA-API: ";
-const DMA_FAULTS: [&str; 3] = [
-    "device driver",
-    "overlapping mappings",
-    "mapping sg segment",
-];
+/// How many suspect lines are remembered to be compared.
+const SUSPECTS: usize = 1000;
 
-/// What the kernel said about its own state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Alarm {
-    pub(crate) oops: bool,
-    pub(crate) panic: bool,
+/// Lines, and those around the first fault among them.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    around_fault: Vec<String>,
 }
 
 #[derive(Default)]
 struct Log {
-    text: String,
-    line: String,
-    alarm: Alarm,
-    /// The lines from the first alarm on, as many as a report shows.
-    alarmed: Vec<String>,
+    serial: Lines,
+    /// The last, unfinished line of it.
+    line: Vec<u8>,
+    /// How many lines it had.
+    number: usize,
+    /// Those that tell of a fault, unless a program said them, with their numbers.
+    suspects: Vec<(usize, String)>,
+    kernel: Lines,
+    watch: Watch,
+    /// What programs wrote into the kernel's log that looks like a fault. The serial
+    /// line does not tell who spoke.
+    by_programs: HashSet<String>,
 }
 
-/// A log that fills in the background.
+/// Both logs, which fill in the background.
 #[derive(Clone)]
 pub(crate) struct Console(Arc<Mutex<Log>>);
 
@@ -79,50 +62,120 @@ impl Console {
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = line.read(&mut buffer) {
-                ours.lock()
-                    .push(&String::from_utf8_lossy(&buffer[..length]));
+                ours.lock().push(&buffer[..length]);
             }
         });
         (console, thread)
     }
 
-    pub(crate) fn alarm(&self) -> Alarm {
-        self.lock().alarm
-    }
-
-    /// The whole log, as far as it is kept.
-    pub(crate) fn text(&self) -> String {
-        self.lock().text.clone()
-    }
-
-    /// The lines for a report: those from the first alarm on, or the last ones.
-    pub(crate) fn report(&self) -> String {
-        let log = self.lock();
-        match log.alarmed.as_slice() {
-            [] => log.tail(),
-            alarmed => alarmed.join("\n"),
+    /// More records of `/dev/kmsg`.
+    pub(crate) fn push_records(&self, records: &[u8]) {
+        let log = &mut *self.lock();
+        for record in records_of(&String::from_utf8_lossy(records)) {
+            let lines = record.lines();
+            if record.by_kernel {
+                log.watch.read_record(record.level, record.text);
+            } else if log.by_programs.len() < SUSPECTS {
+                let suspects = lines.iter().filter(|line| is_suspect(line)).cloned();
+                log.by_programs.extend(suspects);
+            }
+            let fault = log.watch.fault().is_some();
+            lines.iter().for_each(|line| log.kernel.add(line, fault));
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Log> {
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let log = self.lock();
+        match (log.serial_fault(), log.watch.fault()) {
+            // What else one of them knows is worse.
+            (Some(Fault::OutOfMemory), Some(other)) => Some(other),
+            (serial, kernel) => serial.or(kernel),
+        }
+    }
+
+    /// What came over the serial line, as far as it is kept.
+    pub(crate) fn text(&self) -> String {
+        self.lock().serial.text.clone()
+    }
+
+    /// The kernel's log, and what only the serial line has: a panic's last words.
+    pub(crate) fn dmesg(&self) -> String {
+        let log = self.lock();
+        merge(&log.kernel.text, &log.serial.text)
+    }
+
+    /// The lines for a report: those around the first fault, or the last ones.
+    pub(crate) fn report(&self) -> String {
+        let log = self.lock();
+        let kernel = &log.kernel.around_fault;
+        let longer = match log.serial_fault() {
+            Some(_) if log.serial.around_fault.len() >= kernel.len() => &log.serial.around_fault,
+            _ => kernel,
+        };
+        match longer.is_empty() {
+            true => {
+                let all = merge(&log.kernel.text, &log.serial.text);
+                last_lines(&all, LAST_LINES).join("\n")
+            }
+            false => longer.join("\n"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Log {
-    fn push(&mut self, text: &str) {
-        let text = text.replace('\r', "");
-        for part in text.split_inclusive('\n') {
-            self.line.push_str(part);
-            if part.ends_with('\n') {
-                self.alarm.read(&self.line);
-                if self.alarm != Alarm::default() && self.alarmed.len() < FAULT_LINES {
-                    self.alarmed.push(self.line.trim_end().to_owned());
-                }
-                self.line.clear();
+    fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' || self.line.len() == LINE {
+                self.end_line();
+            }
+            if !matches!(byte, b'\n' | b'\r') {
+                self.line.push(byte);
             }
         }
-        self.text.push_str(&text);
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let line = String::from_utf8_lossy(&line);
+        self.number += 1;
+        if is_suspect(&line) && self.suspects.len() < SUSPECTS {
+            self.suspects.push((self.number, line.clone().into_owned()));
+        }
+        self.serial.add(&line, !self.suspects.is_empty());
+    }
+
+    /// What the serial line tells, but for what programs said.
+    fn serial_fault(&self) -> Option<Fault> {
+        let mut watch = Watch::default();
+        let mut last = 0;
+        for (number, line) in &self.suspects {
+            if !self.by_programs.contains(&without_caller(line)) {
+                if *number > last + 1 {
+                    // Others stood between them.
+                    watch.read("");
+                }
+                watch.read(line);
+                last = *number;
+            }
+        }
+        watch.fault()
+    }
+}
+
+impl Lines {
+    fn add(&mut self, line: &str, fault: bool) {
+        if fault && self.around_fault.len() < FAULT_LINES {
+            if self.around_fault.is_empty() {
+                self.around_fault = last_lines(&self.text, BEFORE);
+            }
+            self.around_fault.push(line.trim_end().to_owned());
+        }
+        self.text.push_str(line);
+        self.text.push('\n');
         if self.text.len() > KEEP {
             let half = self.text.len() - KEEP / 2;
             let line_end = self.text.bytes().skip(half).position(|byte| byte == b'\n');
@@ -130,89 +183,164 @@ impl Log {
             self.text.drain(..cut);
         }
     }
+}
 
-    fn tail(&self) -> String {
-        let said = self.text.lines().filter(|line| !line.trim().is_empty());
-        let all: Vec<&str> = said.collect();
-        all[all.len().saturating_sub(LAST_LINES)..].join("\n")
+/// A record of `/dev/kmsg`, as Documentation/ABI/testing/dev-kmsg tells.
+struct Record<'a> {
+    level: u8,
+    by_kernel: bool,
+    microseconds: u64,
+    text: &'a str,
+}
+
+fn records_of(text: &str) -> impl Iterator<Item = Record<'_>> {
+    // Lines that begin with a space are further properties of the one before.
+    let heads = text.lines().filter(|line| !line.starts_with(' '));
+    heads.filter_map(|line| {
+        let (prefix, text) = line.split_once(';')?;
+        let mut fields = prefix.split(',');
+        let priority: u32 = fields.next()?.parse().ok()?;
+        let microseconds = fields.nth(1)?.parse().ok()?;
+        Some(Record {
+            level: u8::try_from(priority & 7).unwrap_or(7),
+            by_kernel: priority >> 3 == 0,
+            microseconds,
+            text,
+        })
+    })
+}
+
+impl Record<'_> {
+    /// As dmesg(1) and the serial line show it.
+    fn lines(&self) -> Vec<String> {
+        let (seconds, rest) = (self.microseconds / 1_000_000, self.microseconds % 1_000_000);
+        let text = self.text.replace("\\x0a", "\n");
+        let lines = text
+            .split('\n')
+            .map(|line| format!("[{seconds:5}.{rest:06}] {line}"));
+        lines.collect()
     }
 }
 
-impl Alarm {
-    fn read(&mut self, line: &str) {
-        let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
-        let fault = has(&FAULTS) || (line.contains(DMA) && has(&DMA_FAULTS));
-        if fault && !self.panic {
-            self.oops = true;
-        }
-        if line.contains("Kernel panic - not syncing") {
-            self.panic = true;
-        }
+/// Both in the order of their times; what the serial line repeats is there once.
+fn merge(kernel: &str, serial: &str) -> String {
+    let known: HashSet<&str> = kernel.lines().collect();
+    let fresh = timed(serial).filter(|(_, line)| {
+        !line.trim().is_empty() && !known.contains(without_caller(line).as_str())
+    });
+    let mut lines: Vec<(u64, &str)> = timed(kernel).chain(fresh).collect();
+    lines.sort_by_key(|(time, _)| *time);
+    let lines = lines.into_iter().map(|(_, line)| format!("{line}\n"));
+    lines.collect()
+}
+
+/// Lines with their times; one without belongs to the line before.
+fn timed(text: &str) -> impl Iterator<Item = (u64, &str)> {
+    text.lines().scan(0, |last, line| {
+        *last = time(line).unwrap_or(*last);
+        Some((*last, line))
+    })
+}
+
+/// Microseconds since the kernel's start, as its line says: `[    1.234567] `.
+fn time(line: &str) -> Option<u64> {
+    let (seconds, rest) = line.strip_prefix('[')?.split_once('.')?;
+    let (microseconds, _) = rest.split_once(']')?;
+    let seconds: u64 = seconds.trim().parse().ok()?;
+    let microseconds: u64 = microseconds.parse().ok()?;
+    Some(
+        seconds
+            .saturating_mul(1_000_000)
+            .saturating_add(microseconds),
+    )
+}
+
+/// Some kernels say who speaks: `[    1.234567][    T1] `.
+fn without_caller(line: &str) -> String {
+    match line
+        .split_once("][")
+        .map(|(time, rest)| (time, rest.split_once(']')))
+    {
+        Some((time, Some((_, rest)))) => format!("{time}]{rest}"),
+        _ => line.to_owned(),
     }
+}
+
+fn last_lines(text: &str, number: usize) -> Vec<String> {
+    let mut lines: Vec<String> = text.lines().rev().take(number).map(str::to_owned).collect();
+    lines.reverse();
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn alarm(text: &str) -> Alarm {
+    fn console(text: &str) -> Console {
         let (console, thread) = Console::follow(std::io::Cursor::new(text.to_owned()));
         thread.join().unwrap();
-        console.alarm()
-    }
-
-    #[test]
-    fn tells_a_panic_from_an_oops() {
-        let panic = "[ 1.0] sysrq: Trigger a crash\r\n[ 1.1] Kernel panic - not syncing: sysrq\r\n";
-        assert_eq!(
-            alarm(panic),
-            Alarm {
-                oops: false,
-                panic: true
-            }
-        );
-        let oops = "[ 1.0] BUG: kernel NULL pointer dereference, address: 0\n\
-                    [ 1.1] Oops: 0002 [#1]\n[ 1.2] Kernel panic - not syncing: Fatal exception\n";
-        assert_eq!(
-            alarm(oops),
-            Alarm {
-                oops: true,
-                panic: true
-            }
-        );
-        assert_eq!(alarm("[ 1.0] all is well\n"), Alarm::default());
-    }
-
-    #[test]
-    fn knows_what_debug_kernels_find() {
-        for fault in [
-            "BUG: KASAN: slab-use-after-free in f+0x1/0x2 [m]",
-            "WARNING: possible circular locking dependency detected",
-            "WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected",
-            "WARNING: inconsistent lock state",
-            "BUG: sleeping function called from invalid context at mm/slab.c:1",
-            "kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
-            "DMA-API: misc m: device driver frees DMA memory with different size",
-        ] {
-            assert!(alarm(&format!("[ 1.0] {fault}\n")).oops, "{fault}");
-        }
-        for word in [
-            "DMA-API: preallocated 65536 debug entries",
-            "DMA-API: debugging enabled by kernel config",
-            "kmemleak: Kernel memory leak detector initialized (mem pool available: 1)",
-            "Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
-        ] {
-            assert_eq!(alarm(&format!("[ 1.0] {word}\n")), Alarm::default());
-        }
+        console
     }
 
     #[test]
     fn keeps_the_end_of_a_flood() {
         let flood = "x".repeat(79) + "\n";
-        let text = flood.repeat(2 * KEEP / 80) + "the last line\n";
-        let (console, thread) = Console::follow(std::io::Cursor::new(text));
-        thread.join().unwrap();
+        let console = console(&(flood.repeat(2 * KEEP / 80) + "the last line\n"));
         assert!(console.text().len() <= KEEP);
         assert_eq!(console.report().lines().last(), Some("the last line"));
+
+        let endless = self::console(&"x".repeat(3 * KEEP));
+        assert!(endless.text().len() <= KEEP);
+        assert!(endless.lock().line.len() <= LINE);
+    }
+
+    #[test]
+    fn a_record_is_a_line_of_dmesg() {
+        let console = console("");
+        console.push_records(
+            b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n\
+              4,340,15140900,-,caller=T1;first\\x0asecond\n\
+              12,341,15140901,-;BUG: said by a program\n",
+        );
+        assert_eq!(
+            console.dmesg(),
+            "[    5.140900] NET: Registered\n[   15.140900] first\n\
+             [   15.140900] second\n[   15.140901] BUG: said by a program\n"
+        );
+        assert_eq!(console.fault(), None);
+        console.push_records(b"4,342,15140902,-;BUG: said by the kernel\n");
+        assert_eq!(console.fault(), Some(Fault::Oops));
+        let report = console.report();
+        let (before, fault) = report.rsplit_once('\n').unwrap();
+        assert_eq!(before, console.dmesg().rsplit_once("\n[").unwrap().0);
+        assert_eq!(fault, "[   15.140902] BUG: said by the kernel");
+    }
+
+    #[test]
+    fn what_a_program_says_is_no_fault_on_the_serial_line_either() {
+        let said = "[    1.000000] BUG: said by a program\n";
+        let console = self::console(said);
+        assert_eq!(console.fault(), Some(Fault::Oops));
+        console.push_records(b"12,1,1000000,-;BUG: said by a program\n");
+        assert_eq!(console.fault(), None);
+        assert!(!console.report().is_empty());
+
+        let both = said.to_owned() + "[    2.000000] Kernel panic - not syncing: x\n";
+        let console = self::console(&both);
+        console.push_records(b"12,1,1000000,-;BUG: said by a program\n");
+        assert_eq!(console.fault(), Some(Fault::Panic));
+    }
+
+    #[test]
+    fn both_logs_are_one_in_the_order_of_their_times() {
+        let serial = "firmware\r\n[    2.000000] two\n[    3.000000][    T1] three\n\
+                      [    4.000000] a panic\nits last word\n";
+        let console = console(serial);
+        console.push_records(b"6,1,1000000,-;one\n6,2,3000000,-;three\n");
+        assert_eq!(
+            console.dmesg(),
+            "firmware\n[    1.000000] one\n[    2.000000] two\n[    3.000000] three\n\
+             [    4.000000] a panic\nits last word\n"
+        );
     }
 }

@@ -60,13 +60,30 @@ pub enum Error {
         /// The last lines of its console.
         console: String,
     },
-    /// The guest's kernel found a fault in itself: an oops, a WARN, or what the
-    /// checks of a debug kernel report.
-    #[error("kernel {kernel}: oops, or a fault that it found in itself{}", quote(.console))]
+    /// The guest's kernel had an oops, a BUG or a WARN.
+    #[error("kernel {kernel}: oops{}", quote(.console))]
     Oops {
         /// The kernel, as it was asked for.
         kernel: String,
-        /// The last lines of its console.
+        /// What it said, from there on.
+        console: String,
+    },
+    /// A check of the guest's kernel reported something: KASAN, UBSAN, lockdep,
+    /// kmemleak, DMA debugging, and their like.
+    #[error("kernel {kernel}: a check of its own reports{}", quote(.console))]
+    Check {
+        /// The kernel, as it was asked for.
+        kernel: String,
+        /// What it said, from there on.
+        console: String,
+    },
+    /// The guest ran out of memory, and its kernel killed a program, or panicked.
+    /// (A program that meets the limit of its own cgroup is no such case.)
+    #[error("kernel {kernel}: out of memory; give the guest more of it{}", quote(.console))]
+    OutOfMemory {
+        /// The kernel, as it was asked for.
+        kernel: String,
+        /// What it said, from there on.
         console: String,
     },
     /// Nothing came of it within its deadline.
@@ -108,6 +125,8 @@ impl Error {
             Error::Oops { .. } => 72,
             Error::Hang { .. } => 73,
             Error::QemuEnded { .. } => 74,
+            Error::Check { .. } => 75,
+            Error::OutOfMemory { .. } => 76,
             Error::NotStarted { .. } => 127,
         }
     }
@@ -123,9 +142,31 @@ impl Error {
             Error::NotBooted { .. } => "not booted",
             Error::Panic { .. } => "panic",
             Error::Oops { .. } => "oops",
+            Error::Check { .. } => "check",
+            Error::OutOfMemory { .. } => "out of memory",
             Error::Hang { .. } => "hang",
             Error::QemuEnded { .. } => "QEMU ended",
             Error::NotStarted { .. } => "not started",
+        }
+    }
+
+    /// What the guest's kernel said last, or from its fault on; empty where the
+    /// guest is not to blame.
+    ///
+    /// ```
+    /// use dmashare_vm::Error;
+    /// assert_eq!(Error::Project("no Cargo.toml here".into()).console(), "");
+    /// ```
+    pub fn console(&self) -> &str {
+        match self {
+            Error::NotBooted { console, .. }
+            | Error::Panic { console, .. }
+            | Error::Oops { console, .. }
+            | Error::Check { console, .. }
+            | Error::OutOfMemory { console, .. }
+            | Error::Hang { console, .. }
+            | Error::QemuEnded { console, .. } => console,
+            _ => "",
         }
     }
 }

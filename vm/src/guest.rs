@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Error;
-use crate::console::{Alarm, Console};
+use crate::console::Console;
+use crate::fault::Fault;
 use crate::qemu::{Ended, Qemu};
 
 /// Why a guest never said that it is ready.
@@ -80,7 +81,8 @@ impl Guest {
         }
         let reason = match failure {
             BootFailure::Reported(reason) => reason,
-            _ if self.console.alarm().panic => "its kernel panicked".into(),
+            _ if self.console.fault() == Some(Fault::OutOfMemory) => "out of memory".into(),
+            _ if self.console.fault().is_some() => "its kernel panicked".into(),
             BootFailure::Ended => "its init ended".into(),
             BootFailure::Silent => format!("nothing within {} s", deadline.as_secs_f32()),
         };
@@ -94,9 +96,7 @@ impl Guest {
     /// The fault that its kernel found in itself, if it did; it is ended then,
     /// though it may have gone on: what runs in it is not to be believed.
     pub(crate) fn found_fault(&self) -> Option<Error> {
-        if self.console.alarm() == Alarm::default() {
-            return None;
-        }
+        self.console.fault()?;
         // The rest of its report, or its own end.
         self.wait(Duration::from_millis(500));
         self.end();
@@ -105,15 +105,14 @@ impl Guest {
 
     /// What its kernel said about itself.
     fn fault(&self) -> Option<Error> {
+        let fault = self.console.fault()?;
         let (kernel, console) = (self.kernel.clone(), self.console.report());
-        let alarm = self.console.alarm();
-        if alarm.oops {
-            Some(Error::Oops { kernel, console })
-        } else if alarm.panic {
-            Some(Error::Panic { kernel, console })
-        } else {
-            None
-        }
+        Some(match fault {
+            Fault::Panic => Error::Panic { kernel, console },
+            Fault::Oops => Error::Oops { kernel, console },
+            Fault::Check => Error::Check { kernel, console },
+            Fault::OutOfMemory => Error::OutOfMemory { kernel, console },
+        })
     }
 }
 

@@ -17,6 +17,7 @@ mod command;
 mod console;
 pub mod debian;
 mod error;
+mod fault;
 mod guest;
 mod guest_options;
 mod initramfs;

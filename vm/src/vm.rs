@@ -55,7 +55,7 @@ impl Vm {
         let (console, console_thread) = Console::follow(serial);
         let processes = Arc::<Mutex<Processes>>::default();
         let (boot, booted) = mpsc::channel();
-        let agent_thread = follow_agent(hears, boot, processes.clone());
+        let agent_thread = follow_agent(hears, boot, processes.clone(), console.clone());
         let guest = Guest {
             kernel,
             console,
@@ -94,6 +94,24 @@ impl Vm {
     /// What the kernel said on its console so far.
     pub fn console(&self) -> String {
         self.guest.console.text()
+    }
+
+    /// The kernel's log so far, as dmesg(1) shows it, with what it said on its
+    /// console only. The first lines of a long one may be gone.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: boots a guest.
+    /// # fn f(vm: &dmashare_vm::Vm) -> std::io::Result<()> {
+    /// std::fs::write("dmesg.txt", vm.dmesg())
+    /// # }
+    /// ```
+    pub fn dmesg(&self) -> String {
+        self.guest.console.dmesg()
+    }
+
+    /// Where its log fills, and stays readable when the guest is gone.
+    pub(crate) fn log(&self) -> Console {
+        self.guest.console.clone()
     }
 
     /// What the guest's screen shows now.
@@ -186,11 +204,13 @@ fn follow_agent(
     mut agent: UnixStream,
     boot: Sender<Frame>,
     processes: Arc<Mutex<Processes>>,
+    console: Console,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         while let Ok(Some(frame)) = Frame::read(&mut agent) {
             match frame.kind {
                 Kind::Ready | Kind::Failed => drop(boot.send(frame)),
+                Kind::Log => console.push_records(&frame.payload),
                 _ => {
                     if let Some(waiting) = lock(&processes).waiting.get(&frame.process) {
                         // Nobody listens any more to one that was dropped.

@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use crate::log::Log;
+
 use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -41,6 +43,7 @@ struct Process {
 /// What a poll entry stands for.
 enum Source {
     Port,
+    Log,
     Exit,
     Out(usize, usize),
     Stdin(usize),
@@ -49,16 +52,24 @@ enum Source {
 /// Serve orders until the host says to stop, or is gone.
 pub(crate) fn serve(mut port: File) -> io::Result<()> {
     let mut processes: Vec<Process> = Vec::new();
+    let mut log = Log::open();
     loop {
-        for source in wait_for_work(&port, &processes)? {
+        for source in wait_for_work(&port, &processes, log.as_ref())? {
             match source {
                 Source::Port => match Frame::read(&mut port)? {
                     None => return Ok(()),
-                    Some(frame) if frame.kind == Kind::PowerOff => return Ok(()),
+                    Some(frame) if frame.kind == Kind::PowerOff => {
+                        return log.map_or(Ok(()), |mut log| log.catch_up(&mut port));
+                    }
                     Some(frame) => order(&frame, &mut processes, &mut port)?,
                 },
                 // Its end is found below, among the others'.
                 Source::Exit => {}
+                Source::Log => {
+                    if let Some(log) = &mut log {
+                        log.forward(&mut port)?;
+                    }
+                }
                 Source::Out(at, stream) => {
                     processes[at].forward(stream, &mut port)?;
                 }
@@ -71,13 +82,19 @@ pub(crate) fn serve(mut port: File) -> io::Result<()> {
             // What it left behind must not sit beside the next one.
             let _ = kill_process_group(process.pid, Signal::KILL);
         }
+        if let Some(log) = &mut log
+            && processes.iter().any(|p| p.exit.is_some())
+        {
+            // Its end is judged by what the kernel said before.
+            log.catch_up(&mut port)?;
+        }
         for process in processes.extract_if(.., |p| p.exit.is_some()) {
             Frame::json(Kind::Exit, process.id, &process.exit).write(&mut port)?;
         }
     }
 }
 
-fn wait_for_work(port: &File, processes: &[Process]) -> io::Result<Vec<Source>> {
+fn wait_for_work(port: &File, processes: &[Process], log: Option<&Log>) -> io::Result<Vec<Source>> {
     let mut fds = Vec::new();
     let mut sources = Vec::new();
     if processes.iter().all(|p| p.waiting.len() < UNREAD) {
@@ -99,6 +116,10 @@ fn wait_for_work(port: &File, processes: &[Process]) -> io::Result<Vec<Source>> 
             fds.push(PollFd::new(file, PollFlags::OUT));
             sources.push(Source::Stdin(at));
         }
+    }
+    if let Some(log) = log {
+        fds.push(PollFd::new(log, PollFlags::IN));
+        sources.push(Source::Log);
     }
     match poll(&mut fds, Some(&REAP)) {
         Ok(_) | Err(Errno::INTR) => {}

@@ -50,13 +50,15 @@ pub enum Kind {
     Exit,
     /// Host to guest: switch the machine off.
     PowerOff,
+    /// Guest to host: records of the kernel's log, as `/dev/kmsg` has them.
+    Log,
 }
 
 impl Kind {
     fn from_u8(byte: u8) -> Option<Kind> {
         use Kind::*;
         [
-            Ready, Failed, Spawn, Stdin, Signal, Resize, Stdout, Stderr, Exit, PowerOff,
+            Ready, Failed, Spawn, Stdin, Signal, Resize, Stdout, Stderr, Exit, PowerOff, Log,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -268,12 +270,12 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_wire() {
-        for byte in 1..=Kind::PowerOff as u8 {
+        for byte in 1..=Kind::Log as u8 {
             let kind = Kind::from_u8(byte).expect("kinds are numbered without a gap");
             assert_eq!(kind as u8, byte);
         }
         assert_eq!(Kind::from_u8(0), None);
-        assert_eq!(Kind::from_u8(Kind::PowerOff as u8 + 1), None);
+        assert_eq!(Kind::from_u8(Kind::Log as u8 + 1), None);
     }
 
     #[test]

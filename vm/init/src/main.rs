@@ -6,6 +6,7 @@
 
 mod agent;
 mod boot;
+mod log;
 
 use std::io;
 use std::time::Duration;
