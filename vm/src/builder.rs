@@ -52,6 +52,11 @@ const GUESTS_OWN: [&str; 15] = [
     "/usr/sbin",
 ];
 
+/// Whether the guest has this folder of its own, and cannot have the host's.
+pub(crate) fn is_guests_own(folder: &Path) -> bool {
+    GUESTS_OWN.iter().any(|own| Path::new(own) == folder)
+}
+
 /// What a guest is to be; [`boot`](Builder::boot) makes it one.
 ///
 /// ```no_run
@@ -283,7 +288,7 @@ impl Builder {
                 what: format!("share {}", folder.display()),
                 source,
             })?;
-            if GUESTS_OWN.iter().any(|own| Path::new(own) == path) {
+            if is_guests_own(&path) {
                 return Err(Error::Project(format!(
                     "the guest cannot have {}: it needs its own; share a folder in it",
                     path.display()

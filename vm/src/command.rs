@@ -1,5 +1,6 @@
 //! A program in the guest: started, fed, followed, waited for.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
 
 use crate::guest::lock;
+use crate::loader::Complaint;
 use crate::{Error, Vm};
 
 /// How long a program may take where the caller does not say.
@@ -64,6 +66,22 @@ impl<'vm> Command<'vm> {
         self
     }
 
+    /// Whom it runs as: a name of the guest's `/etc/passwd` or a number, and a
+    /// group after a colon; root where none is given.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: boots a guest.
+    /// # fn f(vm: &dmashare_vm::Vm) -> Result<(), dmashare_vm::Error> {
+    /// let output = vm.command("id").arg("-u").user("1000").output()?;
+    /// assert_eq!(output.stdout, b"1000\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.spawn.user = Some(user.into());
+        self
+    }
+
     /// How long it may take; 60 seconds where none is given.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -86,6 +104,7 @@ impl<'vm> Command<'vm> {
             vm: self.vm,
             id,
             program: self.spawn.argv.join(" "),
+            complaint: RefCell::new(Complaint::of(&self.spawn.argv[0])),
             events,
             deadline: self.deadline,
             ends_at: Instant::now() + self.deadline,
@@ -147,6 +166,24 @@ impl Drop for Stdin {
     }
 }
 
+/// Sends signals to a program in the guest, from another thread than the one that
+/// waits for it; made by [`Process::signaller`].
+#[derive(Clone)]
+pub struct Signaller {
+    agent: Arc<Mutex<UnixStream>>,
+    process: u32,
+}
+
+impl Signaller {
+    /// Send it, and what it started, a signal (its number, as in signal(7)).
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    pub fn send(&self, signal: i32) -> io::Result<()> {
+        Frame::json(Kind::Signal, self.process, &signal).write(&mut *lock(&self.agent))
+    }
+}
+
 /// What a program that ran to its end left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -181,6 +218,7 @@ pub struct Process<'vm> {
     vm: &'vm Vm,
     id: u32,
     program: String,
+    complaint: RefCell<Complaint>,
     events: Receiver<Frame>,
     deadline: Duration,
     ends_at: Instant,
@@ -203,7 +241,10 @@ impl Process<'_> {
         };
         match frame.kind {
             Kind::Stdout => Ok(Event::Stdout(frame.payload)),
-            Kind::Stderr => Ok(Event::Stderr(frame.payload)),
+            Kind::Stderr => {
+                self.complaint.borrow_mut().push(&frame.payload);
+                Ok(Event::Stderr(frame.payload))
+            }
             _ => match frame.parse().map_err(|source| Error::Io {
                 what: "read from the guest".into(),
                 source,
@@ -215,7 +256,13 @@ impl Process<'_> {
                 // Its status says nothing where the kernel under it is broken.
                 exit => match self.vm.found_fault() {
                     Some(fault) => Err(fault),
-                    None => Ok(Event::Exit(exit)),
+                    None => match self.complaint.borrow().meaning(&exit) {
+                        Some(reason) => Err(Error::NotStarted {
+                            program: self.program.clone(),
+                            reason,
+                        }),
+                        None => Ok(Event::Exit(exit)),
+                    },
                 },
             },
         }
@@ -236,6 +283,35 @@ impl Process<'_> {
     /// A guest that is gone.
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
         self.vm.send(&Frame::json(Kind::Signal, self.id, &signal))
+    }
+
+    /// What sends it signals while this is waited on.
+    pub fn signaller(&self) -> Signaller {
+        Signaller {
+            agent: self.vm.agent(),
+            process: self.id,
+        }
+    }
+
+    /// Nobody reads its standard output any more: it meets a broken pipe.
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    pub fn close_stdout(&self) -> Result<(), Error> {
+        self.vm.send(&Frame::data(Kind::Stdout, self.id, &[]))
+    }
+
+    /// The same for its standard error.
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    pub fn close_stderr(&self) -> Result<(), Error> {
+        self.vm.send(&Frame::data(Kind::Stderr, self.id, &[]))
+    }
+
+    /// Let its time begin again: it has shown that it goes on.
+    pub(crate) fn renew(&mut self) {
+        self.ends_at = Instant::now() + self.deadline;
     }
 
     /// Tell it that its terminal has a new size.

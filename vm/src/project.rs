@@ -41,9 +41,17 @@ use serde::Deserialize;
 use crate::debian::{Debian, Kernel, Pins, Root, build_module, is_path};
 use crate::{Builder, Error, GuestOptions};
 
-/// The cargo that runs us, or the one in `PATH`.
+/// The cargo that runs us, or the one in `PATH`. What it runs, it runs on the host,
+/// though a user's cargo has us for its runner.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_TARGET_") && text.ends_with("_RUNNER") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// The settings of `[workspace.metadata.vm]`.
@@ -143,7 +151,23 @@ impl Project {
     /// # Ok::<(), dmashare_vm::Error>(())
     /// ```
     pub fn load() -> Result<Project, Error> {
+        Project::at(Path::new("."))
+    }
+
+    /// The workspace of this folder.
+    ///
+    /// # Errors
+    /// As [`Project::load`].
+    ///
+    /// ```
+    /// use dmashare_vm::project::Project;
+    /// let project = Project::at(env!("CARGO_MANIFEST_DIR").as_ref())?;
+    /// assert!(project.folder().join("Cargo.toml").exists());
+    /// # Ok::<(), dmashare_vm::Error>(())
+    /// ```
+    pub fn at(folder: &Path) -> Result<Project, Error> {
         let metadata = MetadataCommand::new()
+            .current_dir(folder)
             .no_deps()
             .exec()
             .map_err(|error| Error::Project(error.to_string().trim().to_owned()))?;

@@ -1,5 +1,12 @@
 //! Real guests: what they do well, and what becomes of them when they do not.
 
+#[path = "guest/faults.rs"]
+mod faults;
+#[path = "guest/files.rs"]
+mod files;
+#[path = "guest/here.rs"]
+mod here;
+
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use crate::account::Account;
 use crate::log::Log;
 
 use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
@@ -157,6 +158,8 @@ fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Re
                 let _ = kill_process_group(process.pid, signal);
             }
         }
+        Kind::Stdout => process.out[0] = None,
+        Kind::Stderr => process.out[1] = None,
         Kind::Resize => process.resize(frame.parse()?),
         other => return Err(io::Error::other(format!("a {other:?} frame from the host"))),
     }
@@ -191,6 +194,10 @@ impl Process {
             .env("PATH", PATH)
             .env("HOME", "/root")
             .env("LANG", "C.UTF-8");
+        let account = spawn.user.as_deref().map(Account::find).transpose()?;
+        if let Some(account) = &account {
+            account.set_environment(&mut command);
+        }
         let terminal = match spawn.terminal {
             Some(size) => Some(give_terminal(&mut command, size)?),
             None => {
@@ -204,14 +211,14 @@ impl Process {
         command.envs(spawn.env.iter().map(|(name, value)| (name, value)));
         let has_terminal = terminal.is_some();
         // SAFETY: between fork and exec only async-signal-safe calls are made:
-        // setsid(2) and ioctl(2).
+        // setsid(2), ioctl(2), and those of `become_user`.
         unsafe {
             command.pre_exec(move || {
                 rustix::process::setsid()?;
                 if has_terminal {
                     rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
                 }
-                Ok(())
+                account.as_ref().map_or(Ok(()), become_user)
             });
         }
         let mut child = command
@@ -322,6 +329,18 @@ impl Process {
             let _ = rustix::termios::tcsetwinsize(terminal, winsize(size));
         }
     }
+}
+
+/// Give up being root. Its standard streams go to the new user first, or it could
+/// not open `/dev/stderr`.
+fn become_user(account: &Account) -> io::Result<()> {
+    use rustix::stdio::{stderr, stdin, stdout};
+    for stream in [stdin(), stdout(), stderr()] {
+        rustix::fs::fchown(stream, Some(account.uid), Some(account.gid))?;
+    }
+    rustix::thread::set_thread_groups(&account.groups)?;
+    rustix::thread::set_thread_gid(account.gid)?;
+    Ok(rustix::thread::set_thread_uid(account.uid)?)
 }
 
 /// Let this command have a new terminal; ours is its other end.

@@ -87,7 +87,8 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         ("devpts", "/dev/pts", "ptmxmode=0666"),
         ("tmpfs", "/dev/shm", ""),
         ("tmpfs", "/run", ""),
-        ("tmpfs", "/tmp", ""),
+        // Full, it is to say so, and leave memory for programs.
+        ("tmpfs", "/tmp", "size=40%"),
     ] {
         let (fstype, target, options) = fs;
         mount_at(fstype, target, fstype, MountFlags::empty(), options)?;
@@ -156,7 +157,13 @@ fn writable_root(root: &Mount) -> io::Result<()> {
     const UPPER: &str = "/upper";
     wait_for(root)?;
     mount_ordered(root, LOWER)?;
-    mount_at("tmpfs", UPPER, "tmpfs", MountFlags::empty(), "mode=0755")?;
+    mount_at(
+        "tmpfs",
+        UPPER,
+        "tmpfs",
+        MountFlags::empty(),
+        "mode=0755,size=40%",
+    )?;
     for dir in ["/upper/data", "/upper/work"] {
         fs::create_dir(dir).map_err(|error| context(error, dir))?;
     }

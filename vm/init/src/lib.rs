@@ -21,6 +21,18 @@ pub const BOOT_FILE: &str = "/boot.json";
 /// their own names, to load one again.
 pub const MODULE_FILES: &str = "/run/vm";
 
+/// What the agent takes for its own program, to read or write a file for the
+/// host, with [`WRITE_FILE`] or [`READ_FILE`] as its first argument.
+pub const SELF: &str = "/proc/self/exe";
+
+/// `SELF WRITE_FILE PATH MODE`: its standard input becomes the file; a byte on its
+/// standard output says that it moves on.
+pub const WRITE_FILE: &str = "write-file";
+
+/// `SELF READ_FILE PATH`: its standard output is a line with the mode, in octal
+/// digits, and then what is in the file.
+pub const READ_FILE: &str = "read-file";
+
 /// The largest payload of one frame, in bytes. Longer output is cut in pieces.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
@@ -42,9 +54,10 @@ pub enum Kind {
     Signal,
     /// Host to guest: its terminal has a new size. Payload: [`WindowSize`].
     Resize,
-    /// Guest to host: bytes of its standard output (or of its terminal).
+    /// Guest to host: bytes of its standard output (or of its terminal). Host to
+    /// guest, without bytes: nobody reads it any more.
     Stdout,
-    /// Guest to host: bytes of its standard error.
+    /// The same for its standard error.
     Stderr,
     /// Guest to host: it ended, all its output was sent. Payload: [`Exit`].
     Exit,
@@ -240,6 +253,9 @@ pub struct Spawn {
     pub env: Vec<(String, String)>,
     /// Its working directory.
     pub cwd: String,
+    /// Whom it runs as: a name or a number, and a group after a colon; root where
+    /// none is given.
+    pub user: Option<String>,
     /// Its own terminal of this size instead of three pipes.
     pub terminal: Option<WindowSize>,
 }

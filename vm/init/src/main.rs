@@ -1,11 +1,15 @@
 //! Process 1 of the guest: brings the machine up as the host ordered in
 //! [`BOOT_FILE`], then runs programs for it until it says to stop.
 //!
+//! The agent also runs it as a program, to read and write files for the host.
+//!
 //! Linked statically: it runs before there is a root file system, and must not
 //! care which libc that one has.
 
+mod account;
 mod agent;
 mod boot;
+mod files;
 mod log;
 
 use std::io;
@@ -16,6 +20,10 @@ use rustix::system::{RebootCommand, reboot, uname};
 
 fn main() {
     if std::process::id() != 1 {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        if let Some(status) = files::serve(&arguments) {
+            std::process::exit(status);
+        }
         eprintln!("vm-init: meant to be process 1 of a guest; cargo vm run boots one");
         std::process::exit(2);
     }

@@ -1,9 +1,12 @@
 //! `cargo vm`: the command line over this crate.
 
 mod cache;
+mod copy;
+mod follow;
 mod kernel;
 mod module;
 mod run;
+mod runner;
 mod shell;
 
 use std::ffi::OsString;
@@ -32,8 +35,10 @@ struct Cli {
 
 const STATUSES: &str = "Exit status: that of the program in the guest (128 + N where signal N \
 ended it), or 2 for bad input or a problem of the host, 70 where the guest did not boot, 71 for a \
-kernel panic, 72 for an oops, 73 for a deadline passed, 74 where QEMU ended, 127 where the \
-program did not start. `cargo vm test` ends with 1 where tests failed.";
+kernel panic, 72 for an oops, a BUG or a WARN, 73 for a deadline passed, 74 where QEMU ended, 75 for \
+a report of KASAN, lockdep or another check of the kernel's, 76 where the guest ran out of memory, \
+127 where the program did not start. `cargo vm test` ends with 1 where tests failed, and 77 where a \
+signal killed a test program.";
 
 /// Where what a guest is made of comes from.
 #[derive(Args, Clone, Debug, Default)]
@@ -70,6 +75,9 @@ enum Verb {
     Run(run::Options),
     /// Open a shell in a guest, on a terminal
     Shell(shell::Options),
+    /// Run a test program of any crate's in a guest, for cargo and nextest:
+    /// CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='cargo vm runner'
+    Runner(runner::Options),
     /// Run the project's tests: on the host, then those marked for it in the guest
     Test(TestOptions),
     /// The kernels that there are: list, fetch, pin, build, remove
@@ -85,7 +93,7 @@ enum Verb {
 }
 
 /// The one guest to boot.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct OneGuest {
     /// The kernel: a version (6.12), debian:SUITE, debug, a name of the project's builds, or a
     /// path with a slash (../linux, ./arch/x86/boot/bzImage); default: the project's
@@ -139,22 +147,14 @@ pub fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == "vm") {
         arguments.remove(1);
     }
-    // Without one there is still --help.
-    let project = Project::load();
-    let command = match &project {
-        Ok(project) => with_commands(Cli::command(), project),
-        Err(_) => Cli::command(),
-    };
-    let cli = command.try_get_matches_from(arguments);
-    let cli = cli.and_then(|matches| Cli::from_arg_matches(&matches));
-    let outcome = match cli {
-        Ok(cli) => project.and_then(|project| dispatch(cli, &project)),
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()) * 2);
         }
     };
-    match outcome {
+    match dispatch(cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("cargo vm: {error}");
@@ -163,8 +163,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, project: &Project) -> Result<u8, Error> {
+/// Only help needs the project to be read, and there is help without one, too.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let parse = |command: clap::Command| {
+        let mut matches = command.try_get_matches_from(arguments)?;
+        Cli::from_arg_matches_mut(&mut matches)
+    };
+    parse(Cli::command()).or_else(|error| match Project::load() {
+        Ok(project) => parse(with_commands(Cli::command(), &project)),
+        Err(_) => Err(error),
+    })
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Error> {
+    // The program's project, which need not be that of the current folder.
+    if let Verb::Runner(options) = cli.command {
+        let project = runner::project(&options)?;
+        return runner::run(&project, &cli.sources.open()?, &options);
+    }
+    let project = &Project::load()?;
     match cli.command {
+        Verb::Runner(_) => unreachable!("it has returned"),
         Verb::Run(options) => run::run(project, &cli.sources.open()?, &options),
         Verb::Shell(options) => shell::run(project, &cli.sources.open()?, &options),
         Verb::Test(options) => {
@@ -214,7 +233,7 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
     let Some(first) = known.get(name.as_ref()) else {
         let known: Vec<&str> = known.keys().map(String::as_str).collect();
         return Err(Error::Project(format!(
-            "no command \"{name}\"; there are run, shell, test, kernel, cache, module{}{}",
+            "no command \"{name}\"; there are run, runner, shell, test, kernel, cache, module{}{}",
             if known.is_empty() {
                 ""
             } else {

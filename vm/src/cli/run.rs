@@ -1,14 +1,15 @@
 //! `cargo vm run`: a program in the guest as if it ran here.
 
-use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use dmashare_vm_init::Exit;
 
+use super::copy::Copies;
+use super::follow::follow;
 use crate::debian::Debian;
 use crate::project::Project;
-use crate::{Error, Event, Process};
+use crate::{Error, Vm};
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -20,6 +21,17 @@ pub(super) struct Options {
     /// A variable of its environment
     #[arg(long, short, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// Whom it runs as; default: root
+    #[arg(long, value_name = "NAME|UID[:GROUP]")]
+    user: Option<String>,
+    /// Its working directory in the guest; default: the current one in the project, else /
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    #[command(flatten)]
+    copies: Copies,
+    /// Keep the kernel's log in this file, however the run ends
+    #[arg(long, value_name = "FILE")]
+    dmesg: Option<PathBuf>,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
@@ -27,23 +39,61 @@ pub(super) struct Options {
 
 pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {
     let env = environment(&options.env)?;
-    let vm = options.guest.boot(project, debian)?;
+    let booted = options.guest.boot(project, debian);
+    let (ended, dmesg) = match booted {
+        Ok(vm) => {
+            let log = vm.log();
+            (in_guest(vm, project, options, env), log.dmesg())
+        }
+        Err(error) => {
+            let console = error.console().to_owned();
+            (Err(error), console)
+        }
+    };
+    let kept = options
+        .dmesg
+        .as_ref()
+        .map_or(Ok(()), |file| keep(&dmesg, file));
+    // What went wrong in the guest is the news, if anything did.
+    ended.and_then(|status| kept.map(|()| status))
+}
+
+fn in_guest(
+    vm: Vm,
+    project: &Project,
+    options: &Options,
+    env: Vec<(String, String)>,
+) -> Result<u8, Error> {
+    options.copies.copy_in(&vm)?;
     let mut command = vm
         .command(&options.command[0])
         .args(&options.command[1..])
-        .current_dir(working_directory(project))
+        .current_dir(
+            options
+                .cwd
+                .clone()
+                .unwrap_or_else(|| working_directory(project)),
+        )
         .deadline(options.deadline);
     for (name, value) in env {
         command = command.env(name, value);
     }
+    if let Some(user) = &options.user {
+        command = command.user(user);
+    }
     let process = command.spawn()?;
-    let mut stdin = process.stdin();
-    // Not waited for: our input may have no end, and the program may not read it.
-    std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut stdin));
     let status = follow(&process)?;
     drop(process);
+    options.copies.copy_out(&vm)?;
     vm.power_off()?;
     Ok(status)
+}
+
+fn keep(dmesg: &str, file: &Path) -> Result<(), Error> {
+    std::fs::write(file, dmesg).map_err(|source| Error::Io {
+        what: format!("keep the kernel's log in {}", file.display()),
+        source,
+    })
 }
 
 /// The current directory where the guest has it, too.
@@ -52,34 +102,6 @@ pub(super) fn working_directory(project: &Project) -> String {
         Ok(here) if here.starts_with(project.folder()) => here.to_string_lossy().into_owned(),
         _ => "/".into(),
     }
-}
-
-/// Show what it says until it ends; its status, as a shell would tell it.
-fn follow(process: &Process<'_>) -> Result<u8, Error> {
-    let write = |mut to: Box<dyn Write>, bytes: &[u8]| {
-        to.write_all(bytes)
-            .and_then(|()| to.flush())
-            .map_err(|source| Error::Io {
-                what: "pass on its output".into(),
-                source,
-            })
-    };
-    loop {
-        match process.next_event()? {
-            Event::Stdout(bytes) => write(Box::new(io::stdout()), &bytes)?,
-            Event::Stderr(bytes) => write(Box::new(io::stderr()), &bytes)?,
-            Event::Exit(exit) => return Ok(status(&exit)),
-        }
-    }
-}
-
-pub(super) fn status(exit: &Exit) -> u8 {
-    let status = match exit {
-        Exit::Code(code) => *code,
-        Exit::Signal(signal) => 128 + signal,
-        Exit::NotStarted(_) => 127,
-    };
-    u8::try_from(status).unwrap_or(u8::MAX)
 }
 
 fn environment(given: &[String]) -> Result<Vec<(String, String)>, Error> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
-use super::run::{status, working_directory};
+use super::follow::status;
+use super::run::working_directory;
 use crate::debian::Debian;
 use crate::project::Project;
 use crate::{Error, Event, WindowSize};

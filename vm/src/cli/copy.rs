@@ -1,0 +1,139 @@
+//! `--copy-in` and `--copy-out`: files that the guest gets and gives.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::{Error, Vm};
+
+#[derive(Args)]
+pub(super) struct Copies {
+    /// A file of the host's that the guest is to have, with its permissions
+    #[arg(long, value_name = "HOST:GUEST", value_parser = incoming)]
+    copy_in: Vec<Incoming>,
+    /// A file that the host is to have when the program has ended
+    #[arg(long, value_name = "GUEST:HOST", value_parser = outgoing)]
+    copy_out: Vec<Outgoing>,
+}
+
+#[derive(Clone)]
+struct Incoming {
+    host: PathBuf,
+    guest: String,
+}
+
+#[derive(Clone)]
+struct Outgoing {
+    guest: String,
+    host: PathBuf,
+}
+
+fn incoming(text: &str) -> Result<Incoming, String> {
+    match text.rsplit_once(':') {
+        Some((host, guest)) if !host.is_empty() && guest.starts_with('/') => Ok(Incoming {
+            host: host.into(),
+            guest: guest.into(),
+        }),
+        _ => Err("give it as HOST:GUEST, with the whole path in the guest".into()),
+    }
+}
+
+fn outgoing(text: &str) -> Result<Outgoing, String> {
+    match text.split_once(':') {
+        Some((guest, host)) if guest.starts_with('/') && !host.is_empty() => Ok(Outgoing {
+            guest: guest.into(),
+            host: host.into(),
+        }),
+        _ => Err("give it as GUEST:HOST, with the whole path in the guest".into()),
+    }
+}
+
+impl Copies {
+    pub(super) fn copy_in(&self, vm: &Vm) -> Result<(), Error> {
+        for Incoming { host, guest } in &self.copy_in {
+            copy_in(vm, host, &within(guest, host))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn copy_out(&self, vm: &Vm) -> Result<(), Error> {
+        for Outgoing { guest, host } in &self.copy_out {
+            let host = match host.is_dir() {
+                true => host.join(Path::new(guest).file_name().unwrap_or_default()),
+                false => host.clone(),
+            };
+            copy_out(vm, guest, &host)?;
+        }
+        Ok(())
+    }
+}
+
+/// A path that ends with a slash is the folder for it.
+fn within(guest: &str, host: &Path) -> String {
+    let name = host.file_name().unwrap_or_default().to_string_lossy();
+    match guest.ends_with('/') {
+        true => format!("{guest}{name}"),
+        false => guest.to_owned(),
+    }
+}
+
+/// Give the guest this file of the host's.
+pub(super) fn copy_in(vm: &Vm, host: &Path, guest: &str) -> Result<(), Error> {
+    let file = File::open(host).map_err(failed(host))?;
+    let metadata = file.metadata().map_err(failed(host))?;
+    if metadata.is_dir() {
+        return Err(Error::Project(format!(
+            "{} is a folder; the guest gets it with --share",
+            host.display()
+        )));
+    }
+    vm.write_file(guest, file, metadata.permissions().mode() & 0o7777)
+}
+
+/// Whole or not at all.
+fn copy_out(vm: &Vm, guest: &str, host: &Path) -> Result<(), Error> {
+    let folder = match host.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed(host))?;
+    let mode = vm.read_file(guest, &mut file)?;
+    let permissions = Permissions::from_mode(mode);
+    file.as_file()
+        .set_permissions(permissions)
+        .map_err(failed(host))?;
+    file.persist(host)
+        .map_err(|error| failed(host)(error.error))?;
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let what = path.display().to_string();
+    move |source| Error::Io { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_pairs_of_paths() {
+        let pair = incoming("a:b:/tmp/").ok().unwrap();
+        assert_eq!(pair.host, Path::new("a:b"));
+        assert_eq!(within(&pair.guest, &pair.host), "/tmp/a:b");
+        assert_eq!(within("/tmp/c", &pair.host), "/tmp/c");
+        let pair = outgoing("/tmp/c:a:b").ok().unwrap();
+        assert_eq!(
+            (pair.guest.as_str(), pair.host.as_path()),
+            ("/tmp/c", Path::new("a:b"))
+        );
+        for wrong in ["", "a", "a:", ":/b", "a:b"] {
+            assert!(incoming(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "/a", "/a:", ":b", "a:b"] {
+            assert!(outgoing(wrong).is_err(), "{wrong}");
+        }
+    }
+}
