@@ -157,6 +157,15 @@ impl Builder {
         self
     }
 
+    /// How many processors it has, and MiB of memory.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        (self.cpus, self.memory_mib)
+    }
+
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// How many processors it has: one by default.
     ///
     /// With more of them, emulation can hang or oops a healthy kernel: while one

@@ -10,6 +10,7 @@ mod runner;
 mod shell;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -134,6 +135,18 @@ struct TestOptions {
     /// How long one test program may take
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
     deadline: Duration,
+    /// How many kernels run side by side; default: as many as there are processors and memory for
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Write the results as JUnit's XML here; default: vm/junit.xml in the target folder
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write the results as JSON here; default: vm/results.json in the target folder
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// A row for every test in the table at the end
+    #[arg(long)]
+    table: bool,
     #[command(flatten)]
     options: GuestOptions,
     /// Only tests whose name contains this
@@ -196,6 +209,10 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
                 guest_only: options.guest_only,
                 filter: options.filter,
                 deadline: options.deadline,
+                jobs: options.jobs,
+                junit: options.junit,
+                json: options.json,
+                table: options.table,
                 guest: options.options,
             };
             suite::run(project, debian.as_ref(), &options)

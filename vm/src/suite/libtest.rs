@@ -3,7 +3,7 @@
 
 /// How a test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum End {
     Passed,
     Failed,
     Skipped(String),
@@ -13,9 +13,9 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     /// A test's name, and its end unless its output stands between them.
-    Test(&'a str, Option<Verdict>),
+    Test(&'a str, Option<End>),
     /// The end of the test that was named before.
-    End(Verdict),
+    End(End),
     /// How many tests are to come.
     Running(usize),
     /// The program's own summary and its frame.
@@ -30,7 +30,7 @@ pub(crate) fn parse(line: &str) -> Line<'_> {
         .strip_prefix("test ")
         .and_then(|rest| rest.split_once(" ... "))
     {
-        return Line::Test(without_kind(name), verdict(end));
+        return Line::Test(without_kind(name), how(end));
     }
     if let Some(name) = line
         .strip_prefix("test ")
@@ -49,8 +49,8 @@ pub(crate) fn parse(line: &str) -> Line<'_> {
     if line.is_empty() || line.starts_with("test result: ") {
         return Line::Frame;
     }
-    match verdict(line) {
-        Some(verdict) => Line::End(verdict),
+    match how(line) {
+        Some(end) => Line::End(end),
         None => Line::Other,
     }
 }
@@ -64,21 +64,21 @@ fn without_kind(name: &str) -> &str {
         .trim_end()
 }
 
-fn verdict(end: &str) -> Option<Verdict> {
+fn how(end: &str) -> Option<End> {
     if end == "ok" {
-        Some(Verdict::Passed)
+        Some(End::Passed)
     } else if end == "FAILED" {
-        Some(Verdict::Failed)
+        Some(End::Failed)
     } else {
         let reason = end.strip_prefix("ignored")?;
         if reason.is_empty() {
-            return Some(Verdict::Skipped("no reason given".into()));
+            return Some(End::Skipped("no reason given".into()));
         }
         // As libtest, and as libtest-mimic write it.
         let reason = reason
             .strip_prefix(", ")
             .or_else(|| reason.strip_prefix(" (")?.strip_suffix(')'))?;
-        Some(Verdict::Skipped(reason.to_owned()))
+        Some(End::Skipped(reason.to_owned()))
     }
 }
 
@@ -88,29 +88,29 @@ mod tests {
 
     #[test]
     fn reads_what_libtest_prints() {
-        let passed = Some(Verdict::Passed);
+        let passed = Some(End::Passed);
         assert_eq!(
             parse("test a::b ... ok"),
             Line::Test("a::b", passed.clone())
         );
         assert_eq!(
             parse("test a::b ... FAILED"),
-            Line::Test("a::b", Some(Verdict::Failed))
+            Line::Test("a::b", Some(End::Failed))
         );
         assert_eq!(
             parse("test later ... ignored, takes hours"),
-            Line::Test("later", Some(Verdict::Skipped("takes hours".into())))
+            Line::Test("later", Some(End::Skipped("takes hours".into())))
         );
         assert_eq!(
             parse("test udmabuf/map ... ignored (/dev/udmabuf: no such node)"),
             Line::Test(
                 "udmabuf/map",
-                Some(Verdict::Skipped("/dev/udmabuf: no such node".into()))
+                Some(End::Skipped("/dev/udmabuf: no such node".into()))
             )
         );
         assert_eq!(
             parse("test a ... ignored"),
-            Line::Test("a", Some(Verdict::Skipped("no reason given".into())))
+            Line::Test("a", Some(End::Skipped("no reason given".into())))
         );
         assert_eq!(
             parse("test a - should panic ... ok"),
@@ -129,7 +129,7 @@ mod tests {
     fn a_test_that_prints_ends_on_a_line_of_its_own() {
         assert_eq!(parse("test a ... "), Line::Test("a", None));
         assert_eq!(parse("test a ... hello"), Line::Test("a", None));
-        assert_eq!(parse("ok"), Line::End(Verdict::Passed));
+        assert_eq!(parse("ok"), Line::End(End::Passed));
         assert_eq!(parse("hello"), Line::Other);
     }
 }

@@ -2,21 +2,41 @@
 //! guest on each kernel.
 
 mod build;
+mod guest;
 mod host;
+mod jobs;
+mod junit;
 mod libtest;
+mod program;
 mod report;
+mod results;
+mod table;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::debian::Debian;
 use crate::project::Project;
-use crate::{Builder, Error, Event, GuestOptions, Vm};
+use crate::{Builder, Error, GuestOptions};
 
 use build::TestProgram;
+use guest::Guests;
 use host::HostProcess;
 use report::Report;
+use results::Results;
 
 /// What to run, and for how long.
+///
+/// ```
+/// use dmashare_vm::suite::Options;
+///
+/// let options = Options {
+///     kernels: vec!["6.12".into(), "7.2".into()],
+///     guest_only: true,
+///     ..Options::default()
+/// };
+/// assert_eq!(options.deadline.as_secs(), 300);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The kernels to boot; none: those of the project's settings.
@@ -27,18 +47,47 @@ pub struct Options {
     pub filter: Option<String>,
     /// How long one test program may take.
     pub deadline: Duration,
+    /// How many kernels run side by side; `None`: as many as the machine has
+    /// processors and memory for.
+    pub jobs: Option<usize>,
+    /// Where the results go as JUnit's XML; `None`: `vm/junit.xml` in the target
+    /// folder.
+    pub junit: Option<PathBuf>,
+    /// Where they go as JSON; `None`: `vm/results.json` in the target folder.
+    pub json: Option<PathBuf>,
+    /// A row for every test in the table at the end, and not only for those that
+    /// did not pass on all kernels.
+    pub table: bool,
     /// What the guests are to have beside what the settings say.
     pub guest: GuestOptions,
 }
 
-/// Run them, and print a line a test as they end, then a summary. Without
-/// `debian` there are no guests, and only the host's tests run.
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            kernels: Vec::new(),
+            guest_only: false,
+            filter: None,
+            deadline: Duration::from_secs(300),
+            jobs: None,
+            junit: None,
+            json: None,
+            table: false,
+            guest: GuestOptions::default(),
+        }
+    }
+}
+
+/// Run them, and print a line a test as they end, then a table and a summary.
+/// Without `debian` there are no guests, and only the host's tests run.
 ///
-/// Returns the exit status: 0 where all passed, 1 where a test failed, and
-/// that of [`Error::exit_status`] where a guest came to a bad end.
+/// Returns the exit status: 0 where all passed, 1 where a test failed, 77 where a
+/// signal killed a test program, and that of [`Error::exit_status`] where a guest
+/// came to a bad end.
 ///
 /// # Errors
-/// What kept the tests from being built or a guest from being made.
+/// What kept the tests from being built or a guest from being made, and results
+/// that could not be written.
 pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Result<u8, Error> {
     let kernels = match options.kernels.is_empty() {
         true => &project.settings.kernels,
@@ -54,95 +103,79 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
         }
     }
     let programs = build::test_programs(project)?;
-    let mut report = Report::default();
+    let report = Report::new();
     if !options.guest_only {
-        for program in programs.iter().filter(|p| !p.guest) {
-            let run = HostProcess::start(program, options);
-            run_one(
-                &mut report,
-                "host",
-                &program.name,
-                run,
-                HostProcess::next_event,
-            );
+        on_the_host(project, options, &programs, &report);
+    }
+    let programs: Vec<&TestProgram> = programs.iter().filter(|p| p.guest).collect();
+    let folder = project.target_folder().join("vm");
+    in_guests(&guests, options, &programs, &report, &folder);
+    let kernels: Vec<&str> = guests.iter().map(|(kernel, _)| *kernel).collect();
+    let results = report.finish(&kernels);
+    if kernels.len() > 1 || (options.table && !kernels.is_empty()) {
+        println!("\n{}", table::table(&results, &kernels, options.table));
+    }
+    println!("{}", report::summary(&results));
+    let status = results.status();
+    match (status, write(&results, options, &folder)) {
+        (0, Err(error)) => Err(error),
+        // What the tests found is the greater news.
+        (status, Err(error)) => {
+            eprintln!("cargo vm: {error}");
+            Ok(status)
         }
-        let documented = HostProcess::doc_tests(project, options);
-        run_one(
-            &mut report,
-            "host",
-            "doc",
-            documented,
-            HostProcess::next_event,
-        );
+        (status, Ok(())) => Ok(status),
     }
-    let guest: Vec<&TestProgram> = programs.iter().filter(|p| p.guest).collect();
-    for (kernel, builder) in &guests {
-        run_in_guest(builder, options, kernel, &guest, &mut report);
-    }
-    Ok(report.finish())
 }
 
-/// All programs in one guest, and in a new one after a bad end.
-fn run_in_guest(
-    builder: &Builder,
+fn on_the_host(project: &Project, options: &Options, programs: &[TestProgram], report: &Report) {
+    let place = report.place("host");
+    let next = HostProcess::next_event;
+    for program in programs.iter().filter(|p| !p.guest) {
+        place.running(&program.name, "");
+        let process = HostProcess::start(program, options);
+        program::follow(report, &place, &program.name, process, next);
+    }
+    place.running("doc", "");
+    let process = HostProcess::doc_tests(project, options);
+    program::follow(report, &place, "doc", process, next);
+}
+
+/// Several kernels at a time.
+fn in_guests(
+    guests: &[(&str, Builder)],
     options: &Options,
-    kernel: &str,
     programs: &[&TestProgram],
-    report: &mut Report,
+    report: &Report,
+    folder: &Path,
 ) {
-    let mut vm: Option<Vm> = None;
-    for program in programs {
-        let booted = match vm.take() {
-            Some(vm) => vm,
-            None => match builder.clone().boot() {
-                Ok(vm) => {
-                    report.booted(kernel, &vm);
-                    vm
-                }
-                Err(error) => {
-                    report.broken(kernel, "boot", &error);
-                    return;
-                }
-            },
+    let builders = guests.iter().map(|(_, builder)| builder);
+    let jobs = options.jobs.unwrap_or_else(|| jobs::fitting(builders));
+    jobs::side_by_side(jobs, guests, |(kernel, builder)| {
+        let guests = Guests {
+            builder,
+            options,
+            report,
+            place: report.place(kernel),
+            folder: folder.join(file_name(kernel)),
+            running: None,
+            boots: Vec::new(),
         };
-        let process = booted
-            .command(program.path.as_str())
-            .args(options.filter.clone())
-            // One at a time: they share one screen, one set of limits.
-            .arg("--test-threads=1")
-            .current_dir(program.folder.as_str())
-            .env("CARGO_MANIFEST_DIR", program.folder.as_str())
-            .env("RUST_BACKTRACE", "1")
-            .deadline(options.deadline)
-            .spawn();
-        let intact = run_one(report, kernel, &program.name, process, |p| p.next_event());
-        vm = intact.then_some(booted);
-    }
-    if let Some(Err(error)) = vm.map(Vm::power_off) {
-        report.broken(kernel, "power off", &error);
-    }
+        guests.run(programs);
+    });
 }
 
-/// Follow one program to its end; whether the machine it ran on is still whole.
-fn run_one<P>(
-    report: &mut Report,
-    place: &str,
-    name: &str,
-    process: Result<P, Error>,
-    next: impl Fn(&mut P) -> Result<Event, Error>,
-) -> bool {
-    let mut program = report.program(place, name);
-    let ended = process.and_then(|mut process| {
-        loop {
-            match next(&mut process)? {
-                Event::Stdout(bytes) => program.stdout(&bytes),
-                Event::Stderr(bytes) => program.stderr(&bytes),
-                Event::Exit(exit) => return Ok(exit),
-            }
-        }
-    });
-    match ended {
-        Ok(exit) => program.ended(&exit),
-        Err(error) => program.broken(&error),
-    }
+/// A kernel's name, which can be a path, as the name of a folder.
+fn file_name(kernel: &str) -> String {
+    kernel.trim_matches('/').replace(['/', ':'], "-")
+}
+
+fn write(results: &Results, options: &Options, folder: &Path) -> Result<(), Error> {
+    let file = |given: &Option<PathBuf>, name: &str| match given {
+        Some(file) => file.clone(),
+        None => folder.join(name),
+    };
+    let json = results.write_json(&file(&options.json, "results.json"));
+    junit::write(results, &file(&options.junit, "junit.xml"))?;
+    json
 }

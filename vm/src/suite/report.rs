@@ -1,236 +1,180 @@
-//! What is printed of a test run: a line a test as it ends, then a summary.
+//! What is shown of a run while it goes on, and kept for its end: a line a test,
+//! and on a terminal a line a kernel below them.
 
-use std::time::{Duration, Instant};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
 
-use dmashare_vm_init::Exit;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::libtest::{Line, Verdict, parse};
-use crate::{Error, Vm};
+use super::results::{Kernel, Results, Test, Verdict};
+use crate::guest::lock;
 
-/// The tally of a whole run.
-#[derive(Default)]
+/// The run as a whole; all kernels report to it.
 pub(crate) struct Report {
-    passed: usize,
-    failures: Vec<String>,
-    skips: Vec<String>,
-    /// The exit status of the first guest that came to a bad end.
-    bad_end: Option<u8>,
+    results: Mutex<Results>,
+    /// Where there is a terminal.
+    bars: Option<MultiProgress>,
+}
+
+/// A kernel, or the host, whose tests run.
+pub(crate) struct Place {
+    pub(crate) name: String,
+    bar: Option<ProgressBar>,
+    tally: Mutex<(usize, usize)>,
 }
 
 impl Report {
-    /// The results of one test program, to be fed with what it prints.
-    pub(crate) fn program<'r>(&'r mut self, place: &str, name: &str) -> ProgramReport<'r> {
-        ProgramReport {
-            report: self,
-            place: place.to_owned(),
+    pub(crate) fn new() -> Report {
+        Report {
+            results: Mutex::default(),
+            bars: io::stderr().is_terminal().then(MultiProgress::new),
+        }
+    }
+
+    /// A kernel whose tests begin; its line goes with it.
+    pub(crate) fn place(&self, name: &str) -> Place {
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new_spinner());
+            // A fixed text; were it wrong, the crate's own would do.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:8} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Place {
             name: name.to_owned(),
-            line: Vec::new(),
-            running: None,
-            since: Instant::now(),
-            announced: None,
-            tests: 0,
-            failed: 0,
-            other: String::new(),
-            stderr: Vec::new(),
+            bar,
+            tally: Mutex::default(),
         }
     }
 
-    pub(crate) fn booted(&mut self, kernel: &str, vm: &Vm) {
-        let ready = vm.ready();
-        println!(
-            "      {kernel:5} booted {} in {:.1} s ({:.1} s to its first program)",
-            ready.release,
-            vm.boot_time().as_secs_f32(),
-            ready.kernel_seconds
-        );
-    }
-
-    /// A guest that came to a bad end outside a test.
-    pub(crate) fn broken(&mut self, kernel: &str, when: &str, error: &Error) {
-        self.fail(format!("{kernel:5} {when}: {}", error.class()));
-        self.bad_end.get_or_insert(error.exit_status());
-        println!("{}", indent(&error.to_string()));
-    }
-
-    /// Print the summary; the exit status for the whole run.
-    pub(crate) fn finish(self) -> u8 {
-        if !self.skips.is_empty() {
-            println!("\nskipped:");
-            self.skips.iter().for_each(|skip| println!("  {skip}"));
+    /// A line, or several, that stay.
+    pub(crate) fn say(&self, text: &str) {
+        // A reader that is gone does not keep the tests from running.
+        let write = || drop(writeln!(io::stdout().lock(), "{text}"));
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
         }
-        if !self.failures.is_empty() {
-            println!("\nfailed:");
-            self.failures
-                .iter()
-                .for_each(|failure| println!("  {failure}"));
-        }
-        println!(
-            "\n{} passed, {} failed, {} skipped",
-            self.passed,
-            self.failures.len(),
-            self.skips.len()
-        );
-        self.bad_end.unwrap_or(u8::from(!self.failures.is_empty()))
     }
 
-    fn fail(&mut self, what: String) {
-        println!("FAIL  {what}");
-        self.failures.push(what);
+    /// A test has ended.
+    pub(crate) fn show(&self, test: &Test, place: &Place) {
+        place.count(test.verdict);
+        let name = test.name();
+        self.say(&match (test.verdict, test.reason.is_empty()) {
+            (Verdict::Passed, _) => format!("ok    {name}{}", seconds(test.seconds)),
+            (Verdict::Skipped, _) => format!("skip  {name}: {}", test.reason),
+            (Verdict::NotRun, _) => format!("----  {name}: not run: {}", test.reason),
+            (Verdict::Failed, true) => format!("FAIL  {name}{}", seconds(test.seconds)),
+            (Verdict::Failed | Verdict::Killed | Verdict::NotStarted, false) => {
+                format!("FAIL  {name}: {}", test.reason)
+            }
+            (verdict, _) => format!("FAIL  {name}: {}", verdict.word()),
+        });
+    }
+
+    pub(crate) fn keep(&self, test: Test) {
+        lock(&self.results).tests.push(test);
+    }
+
+    pub(crate) fn kernel(&self, kernel: Kernel) {
+        lock(&self.results).kernels.push(kernel);
+    }
+
+    /// All of it, each kernel's in one piece and in this order.
+    pub(crate) fn finish(self, order: &[&str]) -> Results {
+        let mut results = self.results.into_inner().unwrap_or_else(|e| e.into_inner());
+        let place = |name: &str| order.iter().position(|other| *other == name);
+        // Those of the host come first: it is none of them.
+        results.tests.sort_by_key(|test| place(&test.kernel));
+        results.kernels.sort_by_key(|kernel| place(&kernel.name));
+        results
     }
 }
 
-/// One program's results as they come.
-pub(crate) struct ProgramReport<'r> {
-    report: &'r mut Report,
-    place: String,
-    name: String,
-    /// The last, unfinished line of its standard output.
-    line: Vec<u8>,
-    /// A test that has begun, as its name tells.
-    running: Option<String>,
-    since: Instant,
-    /// How many tests it said it would run, if it said so.
-    announced: Option<usize>,
-    tests: usize,
-    failed: usize,
-    /// What it printed beside results.
-    other: String,
-    stderr: Vec<u8>,
+impl Place {
+    /// What it does now.
+    pub(crate) fn doing(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            let (passed, bad) = *lock(&self.tally);
+            bar.set_message(format!("{passed} passed, {bad} failed  {what}"));
+        }
+    }
+
+    pub(crate) fn running(&self, program: &str, test: &str) {
+        self.doing(&format!("{program} {test}"));
+    }
+
+    fn count(&self, verdict: Verdict) {
+        let mut tally = lock(&self.tally);
+        tally.0 += usize::from(verdict == Verdict::Passed);
+        tally.1 += usize::from(verdict.is_bad());
+    }
 }
 
-impl ProgramReport<'_> {
-    pub(crate) fn stdout(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                let line = std::mem::take(&mut self.line);
-                self.read(&String::from_utf8_lossy(&line));
-            } else {
-                self.line.push(byte);
-            }
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
+}
 
-    pub(crate) fn stderr(&mut self, bytes: &[u8]) {
-        self.stderr.extend(bytes);
+/// The last lines of a run.
+pub(crate) fn summary(results: &Results) -> String {
+    let mut text = String::new();
+    let with_reason = |test: &Test| match test.reason.is_empty() {
+        true => test.name(),
+        false => format!("{}: {}", test.name(), test.reason),
+    };
+    let listed = [("skipped", Verdict::Skipped), ("not run", Verdict::NotRun)];
+    for (title, verdict) in listed {
+        let tests = results.tests.iter().filter(|test| test.verdict == verdict);
+        list(&mut text, title, tests.map(with_reason));
     }
-
-    /// The program ended; the machine under it is whole.
-    pub(crate) fn ended(mut self, exit: &Exit) -> bool {
-        self.flush();
-        let clean = *exit == Exit::Code(0);
-        // libtest ends with 101 when tests failed, which were counted then.
-        let explained = clean || (*exit == Exit::Code(101) && self.failed > 0);
-        if !explained {
-            let what = match exit {
-                Exit::Code(code) => format!("ended with status {code}"),
-                Exit::Signal(signal) => format!("killed by signal {signal}"),
-                Exit::NotStarted(reason) => reason.clone(),
-            };
-            self.fail_whole(&what);
-        } else {
-            match self.announced {
-                // Not a program of libtest's: its status is its verdict.
-                None => self.result(String::new(), Verdict::Passed),
-                Some(announced) if announced != self.tests => {
-                    let what = format!("{announced} tests announced, {} ended", self.tests);
-                    self.fail_whole(&what);
-                }
-                Some(_) => {}
-            }
-        }
-        self.show_output();
-        true
+    let failed = |test: &&Test| test.verdict.is_bad() && test.verdict != Verdict::NotRun;
+    let failures = results.tests.iter().filter(failed);
+    let line = |test: &Test| match test.verdict {
+        Verdict::Failed | Verdict::Killed | Verdict::NotStarted => with_reason(test),
+        verdict => format!("{}: {}", test.name(), verdict.word()),
+    };
+    list(&mut text, "failed", failures.map(line));
+    let totals = results.totals();
+    let count = |verdict| totals.get(&verdict).copied().unwrap_or(0);
+    let bad: usize = totals
+        .iter()
+        .filter(|(v, _)| v.is_bad())
+        .map(|(_, n)| n)
+        .sum();
+    let not_run = count(Verdict::NotRun);
+    text.push_str(&format!(
+        "\n{} passed, {} failed, {} skipped",
+        count(Verdict::Passed),
+        bad - not_run,
+        count(Verdict::Skipped),
+    ));
+    if not_run > 0 {
+        text.push_str(&format!(", {not_run} not run"));
     }
+    text
+}
 
-    /// The program, or the machine under it, came to a bad end. Whether the
-    /// machine is still whole.
-    pub(crate) fn broken(mut self, error: &Error) -> bool {
-        self.flush();
-        self.fail_whole(error.class());
-        self.show_output();
-        println!("{}", indent(&error.to_string()));
-        self.report.bad_end.get_or_insert(error.exit_status());
-        matches!(error, Error::NotStarted { .. })
-    }
-
-    fn flush(&mut self) {
-        if !self.line.is_empty() {
-            self.stdout(b"\n");
-        }
-    }
-
-    fn read(&mut self, line: &str) {
-        match parse(line) {
-            Line::Test(name, Some(verdict)) => self.result(name.to_owned(), verdict),
-            Line::Test(name, None) => self.running = Some(name.to_owned()),
-            Line::End(verdict) if self.running.is_some() => {
-                let name = self.running.take().unwrap_or_default();
-                self.result(name, verdict);
-            }
-            Line::Running(number) => *self.announced.get_or_insert(0) += number,
-            Line::Frame => {}
-            Line::End(_) | Line::Other => {
-                self.other.push_str(line);
-                self.other.push('\n');
-            }
-        }
-    }
-
-    fn result(&mut self, name: String, verdict: Verdict) {
-        self.tests += 1;
-        self.running = None;
-        let took = std::mem::replace(&mut self.since, Instant::now()).elapsed();
-        let line = format!("{:5} {} {name}", self.place, self.name);
-        let line = line.trim_end();
-        match verdict {
-            Verdict::Passed => {
-                self.report.passed += 1;
-                println!("ok    {line}{}", seconds(took));
-            }
-            Verdict::Failed => {
-                self.failed += 1;
-                self.report.fail(line.to_owned());
-            }
-            Verdict::Skipped(reason) => {
-                let line = format!("{line}: {reason}");
-                println!("skip  {line}");
-                self.report.skips.push(line);
-            }
-        }
-    }
-
-    /// A failure of the test that was running, or of the program.
-    fn fail_whole(&mut self, what: &str) {
-        self.failed += 1;
-        let test = self.running.take().unwrap_or_default();
-        let line = format!("{:5} {} {test}", self.place, self.name);
-        self.report.fail(format!("{}: {what}", line.trim_end()));
-    }
-
-    fn show_output(&self) {
-        if self.failed > 0 {
-            let stderr = String::from_utf8_lossy(&self.stderr);
-            let output = format!("{}{stderr}", self.other);
-            if !output.trim().is_empty() {
-                println!("{}", indent(&output));
-            }
-        }
+fn list(text: &mut String, title: &str, lines: impl Iterator<Item = String>) {
+    let mut lines = lines.peekable();
+    if lines.peek().is_some() {
+        text.push_str(&format!("\n{title}:\n"));
+        lines.for_each(|line| text.push_str(&format!("  {line}\n")));
     }
 }
 
 /// Only what is worth a thought is worth a figure.
-fn seconds(took: Duration) -> String {
-    match took.as_secs_f32() {
+fn seconds(took: f64) -> String {
+    match took {
         short if short < 0.1 => String::new(),
         long => format!(" ({long:.1} s)"),
     }
-}
-
-fn indent(text: &str) -> String {
-    let lines: Vec<String> = text
-        .trim_end()
-        .lines()
-        .map(|l| format!("      | {l}"))
-        .collect();
-    lines.join("\n")
 }
