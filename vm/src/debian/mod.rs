@@ -31,8 +31,9 @@
 //! by `kconfig`), [`build_module`], [`check_module`] and [`check_style`] with
 //! `findings`; and `kept`, which tells what of all that is still of use.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::cache::{self, Cache};
 
@@ -91,6 +92,9 @@ pub struct Debian {
     cache: Cache,
     mirror: Option<String>,
     pins: Arc<Pins>,
+    /// The copies of programs that were looked at and are whole, by their plans'
+    /// names.
+    copies: Arc<Mutex<BTreeMap<String, PathBuf>>>,
 }
 
 impl Debian {
@@ -102,6 +106,7 @@ impl Debian {
             cache,
             mirror,
             pins: Arc::default(),
+            copies: Arc::default(),
         }
     }
 

@@ -9,12 +9,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
 use super::apt::{self, Apt, Deb};
 use super::root::digest;
-use super::{Debian, Error, plan, run, unpack};
+use super::{Debian, Error, plan, run};
 use crate::cache;
 
 /// Programs that a VM takes, and the Debian package of each.
@@ -72,9 +73,15 @@ pub(super) fn packages(programs: &[&str]) -> Vec<&'static str> {
 
 /// Whether the host has `program`.
 pub(super) fn installed(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// The host's file of `program`.
+fn find(program: &str) -> Option<PathBuf> {
     run::path()
         .split(':')
-        .any(|folder| Path::new(folder).join(program).is_file())
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.is_file())
 }
 
 /// How a program is called.
@@ -178,8 +185,18 @@ fn plan_name(packages: &[&str]) -> String {
     format!("tools-{SUITE}-{}", digest(&packages.join(" ")))
 }
 
-/// The folder of the copy.
+/// The folder of the copy; looked at once.
 fn make(debian: &Debian, packages: &[&str], plan: &Plan) -> Result<PathBuf, Error> {
+    let mut copies = debian.copies.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(folder) = copies.get(&plan_name(packages)) {
+        return Ok(folder.clone());
+    }
+    let folder = unpack(debian, packages, plan)?;
+    copies.insert(plan_name(packages), folder.clone());
+    Ok(folder)
+}
+
+fn unpack(debian: &Debian, packages: &[&str], plan: &Plan) -> Result<PathBuf, Error> {
     let files: Vec<&str> = plan.debs.iter().map(|deb| deb.file.as_str()).collect();
     let key = format!("{SUITE}-{}", digest(&files.join(" ")));
     let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
@@ -188,7 +205,7 @@ fn make(debian: &Debian, packages: &[&str], plan: &Plan) -> Result<PathBuf, Erro
         let what = packages.join(", ");
         let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
         let tree = folder.join(TREE);
-        unpack::packages(&debs, &what, &tree)?;
+        super::unpack::packages(&debs, &what, &tree)?;
         let links = folder.join(PROGRAMS);
         fs::create_dir(&links).map_err(cache::Error::io("make the folder", &links))?;
         for program in programs().filter(|program| place(&tree, program).is_some()) {
