@@ -1,14 +1,19 @@
 //! What a guest is to be.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use dmashare_vm_init::{Boot, Module, Mount};
+use sha2::{Digest, Sha256};
 
 use crate::debian::{FileSystem, Index, Kernel};
-use crate::qemu::{Machine, PROGRAM, Share};
-use crate::{Error, Vm, initramfs};
+use crate::progress::note;
+use crate::qemu::{Machine, Memory, PROGRAM, Share, memfd};
+use crate::snapshot::Place;
+use crate::vm::Order;
+use crate::{Error, Origin, Vm, identity, initramfs};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
 pub(crate) const FIRST_MODULES: [&str; 7] = [
@@ -31,6 +36,18 @@ const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_o
 /// Once it is up, a debug kernel tells on its console what others keep in their
 /// log: kmemleak's findings are no warnings to it.
 const DEBUG_CONSOLE_LEVEL: u8 = 7;
+
+/// How long a guest that goes on from a snapshot may take: half a second where
+/// nothing else runs. Past that, it boots.
+const RESUME: Duration = Duration::from_secs(20);
+
+/// A guest is kept without a word where it takes less than this.
+const UNNOTICED: Duration = Duration::from_secs(2);
+
+/// Reads what programs are made of, and is one itself; a root can have more of
+/// them than memory is for.
+const WARM_UP: &str = "{ cat /lib/*/libc.so.* /lib/*/libm.so.* /lib/*/libgcc_s.so.*; \
+    find -H /bin -type f -exec cat {} +; } 2>/dev/null | head -c 64000000 >/dev/null";
 
 /// Folders that the guest's programs come from, or that init mounts itself: the
 /// host's in their place would take them away.
@@ -83,6 +100,7 @@ pub struct Builder {
     cpus: u32,
     memory_mib: u32,
     deadline: Duration,
+    cold: bool,
 }
 
 impl Builder {
@@ -104,6 +122,7 @@ impl Builder {
             cpus: 1,
             memory_mib,
             deadline: Duration::from_secs(deadline),
+            cold: false,
         }
     }
 
@@ -191,43 +210,149 @@ impl Builder {
         self
     }
 
+    /// Boot it, though there be a snapshot to go on from, and keep none.
+    pub fn cold(mut self, cold: bool) -> Builder {
+        self.cold = cold;
+        self
+    }
+
     /// Boot it, and wait until it takes orders.
+    ///
+    /// The first of its kind is kept as a snapshot in the cache, once it has
+    /// booted; the next go on from there, each with a clock and random numbers of
+    /// its own. Of its kind are those of which all is the same, but for the paths
+    /// of the folders that they share. See [`Vm::origin`].
     ///
     /// # Errors
     /// A module or folder that is not there, and whatever kept it from
     /// booting, told apart as in [`Error`].
     pub fn boot(self) -> Result<Vm, Error> {
+        let order = self.order()?;
+        if self.cold {
+            return self.boot_cold(order, None);
+        }
+        let place = self.place(&order.machine)?;
+        if let Some(image) = place.find() {
+            match Vm::resume(&order, &image, RESUME.min(self.deadline)) {
+                Ok(vm) => return Ok(vm),
+                Err(error) => {
+                    place.clear();
+                    note(&format!(
+                        "kernel {} did not go on from its snapshot, and boots: {}",
+                        self.kernel.name,
+                        first_line(&error)
+                    ));
+                }
+            }
+        }
+        self.boot_cold(order, Some(&place))
+    }
+
+    /// The folder in the cache where its snapshot is, or would be.
+    ///
+    /// # Errors
+    /// As [`boot`](Builder::boot), for what is known before.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: fetches a kernel.
+    /// # fn f(builder: dmashare_vm::Builder) -> Result<(), dmashare_vm::Error> {
+    /// // The next guest boots anew, and is kept anew.
+    /// let _ = std::fs::remove_dir_all(builder.snapshot_folder()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn snapshot_folder(&self) -> Result<PathBuf, Error> {
+        Ok(self.place(&self.order()?.machine)?.folder())
+    }
+
+    fn order(&self) -> Result<Order, Error> {
+        let shares = self.checked_shares()?;
+        Ok(Order {
+            machine: Machine {
+                qemu: self.kernel.debian.tool(PROGRAM)?,
+                kernel: self.kernel.vmlinux.clone(),
+                command_line: String::new(),
+                disks: vec![self.root.clone(), self.kernel.image.clone()],
+                shares,
+                devices: self.devices.clone(),
+                cpus: self.cpus,
+                memory_mib: self.memory_mib,
+            },
+            kernel: self.kernel.name.clone(),
+            deadline: self.deadline,
+        })
+    }
+
+    fn place(&self, machine: &Machine) -> Result<Place<'_>, Error> {
+        let root = FileSystem::of(&self.root)?;
+        Ok(Place {
+            cache: self.kernel.debian.cache(),
+            key: self.key(machine, root),
+        })
+    }
+
+    /// Boot it, and keep it there for the next.
+    fn boot_cold(&self, mut order: Order, place: Option<&Place<'_>>) -> Result<Vm, Error> {
         let index = self.kernel.index()?;
         let root = FileSystem::of(&self.root)?;
         self.kernel.can_mount(&index, root, &self.root)?;
         let (modules, command_line) = self.wanted_modules(&index)?;
+        order.machine.command_line = command_line;
         let files = self.module_contents(&index, root, &modules)?;
-        let shares = self.checked_shares()?;
         let boot = Boot {
             modules: files.iter().map(|file| file.order.clone()).collect(),
-            mounts: self.mounts(root, &shares),
-            clock: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
-            seed: seed()?,
+            mounts: self.mounts(root),
             hostname: "guest".into(),
             console_level: self.kernel.debug.then_some(DEBUG_CONSOLE_LEVEL),
         };
         let contents = files
             .iter()
             .map(|file| (file.order.file.as_str(), file.bytes.as_slice()));
-        let machine = Machine {
-            qemu: self.kernel.debian.tool(PROGRAM)?,
-            initramfs: initramfs::build(&boot, contents),
-            kernel: self.kernel.vmlinux.clone(),
-            command_line,
-            disks: vec![self.root.clone(), self.kernel.image.clone()],
-            shares,
-            devices: self.devices.clone(),
-            cpus: self.cpus,
-            memory_mib: self.memory_mib,
+        let initramfs = initramfs::build(&boot, contents);
+        let memory = place.and_then(|_| self.memory().ok());
+        let (Some(place), Some(memory)) = (place, memory) else {
+            let mut vm = Vm::boot(&order, &Memory::Own, &initramfs)?;
+            vm.settle(self.deadline)?;
+            return Ok(vm);
         };
-        Vm::boot(&machine, self.kernel.name, self.deadline)
+        let mut vm = Vm::boot(&order, &Memory::In(&memory), &initramfs)?;
+        let booted = Instant::now();
+        vm.set_origin(keep(place, &vm, &memory));
+        // The keeping is no part of its boot.
+        vm.settle(self.deadline + booted.elapsed())?;
+        Ok(vm)
+    }
+
+    /// A file for its memory.
+    fn memory(&self) -> std::io::Result<File> {
+        let file = memfd("memory")?;
+        file.set_len(u64::from(self.memory_mib) << 20)?;
+        Ok(file)
+    }
+
+    /// What of all guests are the same that have this key: all but what they are
+    /// told once they have booted.
+    fn key(&self, machine: &Machine, root: FileSystem) -> String {
+        let mut hash = Sha256::new();
+        let mut with = |part: &dyn std::fmt::Debug| hash.update(format!("{part:?}\n"));
+        with(&identity::host_boot());
+        with(&identity::of_tool(&machine.qemu));
+        let shares = machine.shares.len();
+        with(&Machine {
+            shares: Vec::new(),
+            ..machine.clone()
+        });
+        with(&(shares, COMMAND_LINE, FIRST_MODULES, WARM_UP, self.mounts(root)));
+        for file in machine.disks.iter().chain([&machine.kernel]) {
+            with(&identity::of_file(file));
+        }
+        with(&(&self.kernel.release, self.kernel.debug, &self.modules));
+        for (file, parameters) in &self.module_files {
+            with(&(file.file_name(), parameters, identity::of_file(file)));
+        }
+        hash.update(initramfs::INIT);
+        let hash = hash.finalize();
+        let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}_{digits}", self.kernel.release)
     }
 
     /// The kernel's modules that were asked for, by the names that it has them
@@ -312,7 +437,7 @@ impl Builder {
         Ok(shares)
     }
 
-    fn mounts(&self, root: FileSystem, shares: &[Share]) -> Vec<Mount> {
+    fn mounts(&self, root: FileSystem) -> Vec<Mount> {
         let disk = |source: &str, target: &Path, kind: FileSystem| Mount {
             source: source.into(),
             target: target.to_string_lossy().into_owned(),
@@ -321,19 +446,41 @@ impl Builder {
             read_only: true,
         };
         let modules = Path::new("/usr/lib/modules").join(&self.kernel.release);
-        let mut mounts = vec![
+        vec![
             disk("/dev/vda", Path::new("/"), root),
             disk("/dev/vdb", &modules, FileSystem::Erofs),
-        ];
-        mounts.extend(shares.iter().map(|share| Mount {
-            source: share.tag.clone(),
-            target: share.path.to_string_lossy().into_owned(),
-            fstype: "9p".into(),
-            options: "trans=virtio,version=9p2000.L,msize=512000,cache=mmap".into(),
-            read_only: !share.writable,
-        }));
-        mounts
+        ]
     }
+}
+
+/// Keep this guest for the next of its kind, where that can be.
+fn keep(place: &Place<'_>, vm: &Vm, memory: &File) -> Origin {
+    // What its kernel found in itself, nobody is to begin with.
+    if vm.alarmed() {
+        return Origin::NotKept("its kernel found a fault in itself".into());
+    }
+    let started = Instant::now();
+    // What programs begin with is in its memory then, and need not be read in
+    // each guest. Where the root has no shell, it is slower, and that is all.
+    let _ = vm.command("sh").args(["-c", WARM_UP]).output();
+    match place.keep(vm, memory) {
+        Ok(()) => {
+            let took = started.elapsed();
+            if took > UNNOTICED {
+                note(&format!(
+                    "keeping the guest for the next run took {:.1} s, once",
+                    took.as_secs_f32()
+                ));
+            }
+            Origin::Kept(took)
+        }
+        Err(error) => Origin::NotKept(first_line(&error)),
+    }
+}
+
+fn first_line(error: &Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A module's name and its parameters.
@@ -354,17 +501,6 @@ fn words(parameters: &str) -> Vec<&str> {
         c.is_whitespace() && !quoted
     });
     parts.filter(|word| !word.is_empty()).collect()
-}
-
-fn seed() -> Result<Vec<u8>, Error> {
-    let mut seed = vec![0; 64];
-    let read = std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut seed));
-    read.map_err(|source| Error::Io {
-        what: "/dev/urandom".into(),
-        source,
-    })?;
-    Ok(seed)
 }
 
 #[cfg(test)]

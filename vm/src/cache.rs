@@ -268,6 +268,21 @@ impl Cache {
         Ok(folder)
     }
 
+    /// The folder of the artefact `kind`/`key`, where it is there and whole.
+    pub(crate) fn whole(&self, kind: &str, key: &str) -> Option<PathBuf> {
+        let folder = self.folder.join(kind).join(key);
+        matches!(check(&folder), Check::Whole).then_some(folder)
+    }
+
+    /// Removes the artefact `kind`/`key`; a missing one is fine.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn remove(&self, kind: &str, key: &str) -> Result<(), Error> {
+        let _lock = self.lock(&format!("{kind}.{key}"))?;
+        remove(&self.folder.join(kind).join(key))
+    }
+
     /// Fails where the disk has less than `need` bytes for `what`.
     ///
     /// # Errors

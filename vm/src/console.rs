@@ -55,9 +55,13 @@ struct Log {
 pub(crate) struct Console(Arc<Mutex<Log>>);
 
 impl Console {
-    /// Follow this line until its end.
-    pub(crate) fn follow(mut line: impl Read + Send + 'static) -> (Console, JoinHandle<()>) {
+    /// Follow this line, which had this to say before, until its end.
+    pub(crate) fn follow(
+        before: &str,
+        mut line: impl Read + Send + 'static,
+    ) -> (Console, JoinHandle<()>) {
         let console = Console(Arc::default());
+        console.lock().push(before.as_bytes());
         let ours = console.clone();
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -277,7 +281,7 @@ mod tests {
     use super::*;
 
     fn console(text: &str) -> Console {
-        let (console, thread) = Console::follow(std::io::Cursor::new(text.to_owned()));
+        let (console, thread) = Console::follow("", std::io::Cursor::new(text.to_owned()));
         thread.join().unwrap();
         console
     }

@@ -106,6 +106,12 @@ pub enum Error {
     },
 }
 
+impl From<crate::cache::Error> for Error {
+    fn from(error: crate::cache::Error) -> Error {
+        Error::Debian(error.into())
+    }
+}
+
 impl Error {
     /// The exit status for this class of error.
     ///

@@ -1,13 +1,17 @@
 //! The guest's machine, and the verdict on how it ended.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Error;
 use crate::console::Console;
 use crate::fault::Fault;
-use crate::qemu::{Ended, Qemu};
+use crate::qemu::{Ended, Incoming, Qemu};
+use crate::qmp::Qmp;
 
 /// Why a guest never said that it is ready.
 pub(crate) enum BootFailure {
@@ -37,6 +41,40 @@ impl Guest {
             let _ = thread.join();
         }
         ended
+    }
+
+    /// Have it go on from this state.
+    pub(crate) fn resume(
+        &self,
+        qmp: &mut Qmp,
+        state: Arc<File>,
+        longest: Duration,
+    ) -> io::Result<()> {
+        let Some(Incoming { mut stream, uri }) = lock(&self.qemu).incoming.take() else {
+            return Err(io::Error::other("it was not started for it"));
+        };
+        let feeder = std::thread::spawn(move || {
+            // Nobody else may move in it: others go on from it, too.
+            let mut at = 0;
+            let mut buffer = vec![0; 256 * 1024];
+            while let Ok(length @ 1..) = state.read_at(&mut buffer, at) {
+                if stream.write_all(&buffer[..length]).is_err() {
+                    return;
+                }
+                at += length as u64;
+            }
+        });
+        lock(&self.threads).push(feeder);
+        qmp.resume(&uri, longest)
+    }
+
+    /// It did not go on from a snapshot.
+    pub(crate) fn not_resumed(&self, error: &io::Error) -> Error {
+        let ended = self.end();
+        Error::Qemu(match ended.stderr.is_empty() {
+            true => error.to_string(),
+            false => describe(&ended),
+        })
     }
 
     /// Wait for QEMU's own end, but no longer than this.

@@ -48,6 +48,9 @@ pub struct GuestOptions {
     /// Processors, 1 by default; more can, rarely, oops a healthy kernel under emulation
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
+    /// Boot it, though there be a snapshot of one that has booted, and keep none
+    #[arg(long)]
+    pub cold: bool,
     /// How long the boot may take; default: 60s, for a debug kernel 4m
     #[arg(long, value_parser = crate::cli::duration, value_name = "TIME")]
     pub boot_deadline: Option<Duration>,
@@ -74,6 +77,9 @@ impl GuestOptions {
         }
         if let Some(cpus) = self.cpus {
             builder = builder.cpus(cpus);
+        }
+        if self.cold {
+            builder = builder.cold(true);
         }
         if let Some(deadline) = self.boot_deadline {
             builder = builder.boot_deadline(deadline);

@@ -1,12 +1,12 @@
 //! The initramfs: our init, its orders, and the modules it loads first.
 //!
-//! Written anew for every boot into memory, in the kernel's own format
+//! Written anew for every cold boot into memory, in the kernel's own format
 //! (Documentation/driver-api/early-userspace/buffer-format.rst, "newc").
 
 use dmashare_vm_init::{BOOT_FILE, Boot};
 
 /// The guest's process 1, built by `build.rs`.
-const INIT: &[u8] = include_bytes!(env!("VM_INIT"));
+pub(crate) const INIT: &[u8] = include_bytes!(env!("VM_INIT"));
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;

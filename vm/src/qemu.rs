@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use dmashare_vm_init::{Mount, PORT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -27,6 +28,19 @@ pub(crate) struct Share {
     pub(crate) writable: bool,
 }
 
+impl Share {
+    /// What the guest is to do about it.
+    pub(crate) fn mount(&self) -> Mount {
+        Mount {
+            source: self.tag.clone(),
+            target: self.path.to_string_lossy().into_owned(),
+            fstype: "9p".into(),
+            options: "trans=virtio,version=9p2000.L,msize=512000,cache=mmap".into(),
+            read_only: !self.writable,
+        }
+    }
+}
+
 /// What QEMU is to make of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -34,13 +48,30 @@ pub(crate) struct Machine {
     pub(crate) qemu: Tool,
     pub(crate) kernel: PathBuf,
     pub(crate) command_line: String,
-    pub(crate) initramfs: Vec<u8>,
     /// Read-only disks, in the order of their names in the guest.
     pub(crate) disks: Vec<PathBuf>,
     pub(crate) shares: Vec<Share>,
     pub(crate) devices: Vec<String>,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
+}
+
+/// Where a machine's memory is.
+pub(crate) enum Memory<'a> {
+    /// With QEMU, and gone with it.
+    Own,
+    /// In this file, for others to have.
+    In(&'a File),
+    /// It begins as this file is, which stays as it is.
+    CopyOf(&'a File),
+}
+
+/// How a machine begins.
+pub(crate) enum Start<'a> {
+    /// At the kernel's first instruction.
+    Boot { initramfs: &'a [u8] },
+    /// Where another was saved: see [`Qemu::incoming`].
+    Resume,
 }
 
 /// A running QEMU, killed and reaped on drop.
@@ -51,10 +82,20 @@ pub(crate) struct Qemu {
     pub(crate) agent: UnixStream,
     pub(crate) qmp: UnixStream,
     pub(crate) serial: UnixStream,
+    /// Where it is told its state, if it was started to go on from one.
+    pub(crate) incoming: Option<Incoming>,
     /// Where it writes screendumps: a file without a name.
     pub(crate) screen: File,
     /// How it calls that file.
     pub(crate) screen_path: String,
+}
+
+/// The line that a machine's state comes over.
+pub(crate) struct Incoming {
+    /// Our end.
+    pub(crate) stream: UnixStream,
+    /// How QEMU calls its end.
+    pub(crate) uri: String,
 }
 
 /// How QEMU ended.
@@ -68,41 +109,73 @@ pub(crate) struct Ended {
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 impl Qemu {
-    pub(crate) fn start(machine: &Machine) -> Result<Qemu, Error> {
-        Qemu::try_start(machine).map_err(|source| Error::Start {
+    pub(crate) fn start(
+        machine: &Machine,
+        memory: &Memory<'_>,
+        start: &Start<'_>,
+    ) -> Result<Qemu, Error> {
+        Qemu::try_start(machine, memory, start).map_err(|source| Error::Start {
             program: PROGRAM,
             source,
         })
     }
 
-    fn try_start(machine: &Machine) -> io::Result<Qemu> {
+    fn try_start(machine: &Machine, memory: &Memory<'_>, start: &Start<'_>) -> io::Result<Qemu> {
         let (agent, guest_agent) = UnixStream::pair()?;
         let (qmp, guest_qmp) = UnixStream::pair()?;
         let (serial, guest_serial) = UnixStream::pair()?;
         let screen = memfd("screen")?;
-        let mut initramfs = memfd("initramfs")?;
-        initramfs.write_all(&machine.initramfs)?;
 
         let mut command = machine.qemu.command(Command::new);
         arguments(&mut command, machine);
         lines(&mut command, &guest_agent, &guest_qmp, &guest_serial);
         command
-            .arg("-initrd")
-            .arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             // Ctrl-C is for us: the guest is ended by the one who started it.
             .process_group(0);
         let guest_screen = screen.try_clone()?;
-        let screen_path = format!("/proc/self/fd/{}", guest_screen.as_raw_fd());
-        let inherited = vec![
+        let screen_path = path_of(&guest_screen);
+        let mut inherited: Vec<OwnedFd> = vec![
             guest_agent.into(),
             guest_qmp.into(),
             guest_serial.into(),
-            initramfs.into(),
             guest_screen.into(),
         ];
+        // Under one name wherever it is: a state that is saved calls it by that.
+        command.args(["-machine", "memory-backend=ram", "-object"]);
+        let mut object = match memory {
+            Memory::Own => "memory-backend-ram".to_owned(),
+            Memory::In(file) | Memory::CopyOf(file) => {
+                let share = match memory {
+                    Memory::In(_) => "on",
+                    _ => "off",
+                };
+                let file = file.try_clone()?;
+                let path = path_of(&file);
+                inherited.push(file.into());
+                format!("memory-backend-file,share={share},mem-path={path}")
+            }
+        };
+        object.push_str(&format!(",id=ram,size={}M", machine.memory_mib));
+        command.arg(object);
+        let incoming = match start {
+            Start::Boot { initramfs } => {
+                let mut file = memfd("initramfs")?;
+                file.write_all(initramfs)?;
+                command.args(["-initrd", &path_of(&file)]);
+                inherited.push(file.into());
+                None
+            }
+            Start::Resume => {
+                let (stream, theirs) = UnixStream::pair()?;
+                let uri = format!("fd:{}", theirs.as_raw_fd());
+                command.args(["-incoming", "defer"]);
+                inherited.push(theirs.into());
+                Some(Incoming { stream, uri })
+            }
+        };
         let (pidfd, keeper) = keep(command, inherited)?;
         Ok(Qemu {
             pidfd,
@@ -110,6 +183,7 @@ impl Qemu {
             agent,
             qmp,
             serial,
+            incoming,
             screen,
             screen_path,
         })
@@ -267,10 +341,7 @@ fn lines(command: &mut Command, agent: &UnixStream, qmp: &UnixStream, serial: &U
         .args(["-device", "virtio-serial-pci"])
         .args([
             "-device",
-            &format!(
-                "virtserialport,chardev=agent,name={}",
-                dmashare_vm_init::PORT
-            ),
+            &format!("virtserialport,chardev=agent,name={PORT}"),
         ])
         .args(["-mon", "chardev=qmp,mode=control"])
         .args(["-serial", "chardev:serial"]);
@@ -281,6 +352,11 @@ fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-fn memfd(name: &str) -> io::Result<File> {
+/// How QEMU calls a file that it inherits.
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+pub(crate) fn memfd(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }

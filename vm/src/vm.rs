@@ -1,36 +1,70 @@
 //! A running guest.
 
 use std::collections::HashMap;
-use std::io::{Seek, SeekFrom};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dmashare_vm_init::{Frame, Kind, Ready};
+use dmashare_vm_init::{Frame, Kind, Ready, Settle};
 use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
 use crate::console::Console;
 use crate::guest::{BootFailure, Guest, lock};
-use crate::qemu::{Machine, Qemu};
+use crate::qemu::{Machine, Memory, Qemu, Share, Start};
 use crate::qmp::Qmp;
+use crate::snapshot::{About, Image, Snapshot};
 use crate::{Command, Error};
 
 /// How long a guest may take to switch itself off before it is ended.
 const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// How long it may take to write to the host's folders what is to be there.
+const SHARES: Duration = Duration::from_secs(30);
 
 /// A running guest; ended, and reaped, when it is dropped.
 ///
 /// Made by [`Builder::boot`](crate::Builder::boot).
 pub struct Vm {
     guest: Guest,
+    order: Order,
     ready: Ready,
+    origin: Origin,
+    started: Instant,
+    first_word: Duration,
     boot_time: Duration,
     agent: Arc<Mutex<UnixStream>>,
+    /// What it says of itself, and of orders.
+    answers: Mutex<Receiver<Frame>>,
     processes: Arc<Mutex<Processes>>,
     qmp: Mutex<Qmp>,
+}
+
+/// What guest is to run.
+#[derive(Clone)]
+pub(crate) struct Order {
+    pub(crate) machine: Machine,
+    /// Its kernel's name.
+    pub(crate) kernel: String,
+    pub(crate) deadline: Duration,
+}
+
+/// Where a guest comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// It booted.
+    Booted,
+    /// It booted, and was kept for the next of its kind; how long the keeping took.
+    Kept(Duration),
+    /// It booted, and could not be kept for the next; why.
+    NotKept(String),
+    /// It goes on from one that had booted before.
+    Restored,
 }
 
 /// Who waits for frames of which process.
@@ -43,35 +77,152 @@ struct Processes {
 }
 
 impl Vm {
-    pub(crate) fn boot(machine: &Machine, kernel: String, deadline: Duration) -> Result<Vm, Error> {
+    /// Boot it with its memory there, up to where all of its kind are the same:
+    /// it is to be [settled](Vm::settle).
+    pub(crate) fn boot(order: &Order, memory: &Memory<'_>, initramfs: &[u8]) -> Result<Vm, Error> {
+        let mut vm = Vm::start(order, memory, &Start::Boot { initramfs }, None)?;
+        let answer = vm.answer(order.deadline);
+        let ready = answer.and_then(|frame| {
+            let ready = frame.parse();
+            ready.map_err(|error| BootFailure::Reported(error.to_string()))
+        });
+        vm.ready = ready.map_err(|failure| vm.guest.not_booted(failure, order.deadline))?;
+        Ok(vm)
+    }
+
+    /// Let it go on from there.
+    pub(crate) fn resume(order: &Order, image: &Image, deadline: Duration) -> Result<Vm, Error> {
+        let mut vm = Vm::start(order, &image.memory(), &Start::Resume, Some(image))?;
+        let resumed = vm
+            .guest
+            .resume(&mut lock(&vm.qmp), image.state.clone(), deadline);
+        if let Err(error) = resumed {
+            return Err(vm.guest.not_resumed(&error));
+        }
+        vm.settle(deadline)?;
+        Ok(vm)
+    }
+
+    fn start(
+        order: &Order,
+        memory: &Memory<'_>,
+        start: &Start<'_>,
+        from: Option<&Image>,
+    ) -> Result<Vm, Error> {
         let started = Instant::now();
-        let qemu = Qemu::start(machine)?;
+        let qemu = Qemu::start(&order.machine, memory, start)?;
         let lines = || -> std::io::Result<_> {
             let serial = qemu.serial.try_clone()?;
             let (agent, hears) = (qemu.agent.try_clone()?, qemu.agent.try_clone()?);
-            Ok((serial, agent, hears, qemu.qmp.try_clone()?))
+            Ok((serial, agent, hears, Qmp::connect(qemu.qmp.try_clone()?)?))
         };
         let (serial, agent, hears, qmp) = lines().map_err(line("QEMU's lines"))?;
-        let (console, console_thread) = Console::follow(serial);
+        let said = from.map_or("", |image| &image.about.console);
+        let (console, console_thread) = Console::follow(said, serial);
         let processes = Arc::<Mutex<Processes>>::default();
-        let (boot, booted) = mpsc::channel();
-        let agent_thread = follow_agent(hears, boot, processes.clone(), console.clone());
-        let guest = Guest {
-            kernel,
-            console,
-            qemu: Mutex::new(qemu),
-            threads: Mutex::new(vec![console_thread, agent_thread]),
-        };
-        let ready =
-            await_boot(&booted, deadline).map_err(|failure| guest.not_booted(failure, deadline))?;
+        lock(&processes).last = from.map_or(0, |image| image.about.last_process);
+        let (answer, answers) = mpsc::channel();
+        let agent_thread = follow_agent(hears, answer, processes.clone(), console.clone());
         Ok(Vm {
-            guest,
-            ready,
-            boot_time: started.elapsed(),
+            guest: Guest {
+                kernel: order.kernel.clone(),
+                console,
+                qemu: Mutex::new(qemu),
+                threads: Mutex::new(vec![console_thread, agent_thread]),
+            },
+            order: order.clone(),
+            ready: from.map_or_else(nothing_said, |image| image.about.ready.clone()),
+            origin: from.map_or(Origin::Booted, |_| Origin::Restored),
+            started,
+            first_word: Duration::ZERO,
+            boot_time: Duration::ZERO,
             agent: Arc::new(Mutex::new(agent)),
+            answers: Mutex::new(answers),
             processes,
-            qmp: Mutex::new(Qmp::connect(qmp).map_err(line("connect to QEMU"))?),
+            qmp: Mutex::new(qmp),
         })
+    }
+
+    /// Give it what is its own: a clock, random numbers, the host's folders.
+    pub(crate) fn settle(&mut self, deadline: Duration) -> Result<(), Error> {
+        let settle = Settle {
+            clock: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            seed: seed()?,
+        };
+        let left = deadline.saturating_sub(self.started.elapsed());
+        let done = self.carry_out(&Frame::json(Kind::Settle, 0, &settle), left);
+        self.first_word = self.started.elapsed();
+        let left = deadline.saturating_sub(self.first_word);
+        done.and_then(|()| self.shares(Kind::Mount, left))
+            .map_err(|failure| self.guest.not_booted(failure, deadline))?;
+        self.boot_time = self.started.elapsed();
+        Ok(())
+    }
+
+    /// Mount the host's folders, or unmount them.
+    fn shares(&self, order: Kind, deadline: Duration) -> Result<(), BootFailure> {
+        let shares = &self.order.machine.shares;
+        match shares.is_empty() {
+            true => Ok(()),
+            false => {
+                let mounts: Vec<_> = shares.iter().map(Share::mount).collect();
+                self.carry_out(&Frame::json(order, 0, &mounts), deadline)
+            }
+        }
+    }
+
+    /// Have the agent do this, within this time.
+    fn carry_out(&self, order: &Frame, deadline: Duration) -> Result<(), BootFailure> {
+        // A line that is broken has no answer either.
+        let _ = order.write(&mut *lock(&self.agent));
+        self.answer(deadline).map(drop)
+    }
+
+    fn answer(&self, deadline: Duration) -> Result<Frame, BootFailure> {
+        let answer = lock(&self.answers).recv_timeout(deadline);
+        let frame = answer.map_err(|error| match error {
+            RecvTimeoutError::Timeout => BootFailure::Silent,
+            RecvTimeoutError::Disconnected => BootFailure::Ended,
+        })?;
+        match frame.kind {
+            Kind::Failed => Err(BootFailure::Reported(
+                String::from_utf8_lossy(&frame.payload).into_owned(),
+            )),
+            _ => Ok(frame),
+        }
+    }
+
+    /// Write its state to this file and do this while it stands still; then it
+    /// goes on.
+    pub(crate) fn at_rest(
+        &self,
+        state: &File,
+        then: impl FnOnce() -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let mut qmp = lock(&self.qmp);
+        let saved = qmp.save(state).and_then(|()| then());
+        let goes_on = qmp.go_on();
+        saved.and(goes_on)
+    }
+
+    /// What there is to know of one that goes on from here.
+    pub(crate) fn about(&self) -> About {
+        About {
+            ready: self.ready.clone(),
+            console: self.console(),
+            last_process: lock(&self.processes).last,
+        }
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn set_origin(&mut self, origin: Origin) {
+        self.origin = origin;
     }
 
     /// What the guest said of itself when it was up.
@@ -82,6 +233,12 @@ impl Vm {
     /// From the start of QEMU until the guest took orders.
     pub fn boot_time(&self) -> Duration {
         self.boot_time
+    }
+
+    /// From the start of QEMU until the guest followed its first order, before it
+    /// had the host's folders.
+    pub fn first_word(&self) -> Duration {
+        self.first_word
     }
 
     /// A program to start in the guest.
@@ -129,7 +286,7 @@ impl Vm {
             let qemu = &mut *lock(&self.guest.qemu);
             qemu.screen.seek(SeekFrom::Start(0))?;
             let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut qemu.screen, &mut bytes)?;
+            qemu.screen.read_to_end(&mut bytes)?;
             let picture = image::load_from_memory_with_format(&bytes, ImageFormat::Png)?;
             Ok(picture.into_rgb8())
         };
@@ -137,6 +294,66 @@ impl Vm {
             what: "read the screendump".into(),
             source: std::io::Error::other(error),
         })
+    }
+
+    /// Keep it as it is now, to have others that begin here: with the modules that
+    /// it loaded since, the files that it wrote, what it has warmed up.
+    ///
+    /// No program of the host's may run in it meanwhile, and none that one left
+    /// behind may use a folder of the host's: QEMU cannot save a guest that has
+    /// one mounted, so they are unmounted before and mounted again afterwards.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: boots a guest.
+    /// # fn f(builder: dmashare_vm::Builder) -> Result<(), dmashare_vm::Error> {
+    /// let vm = builder.boot()?;
+    /// vm.command("modprobe").arg("vkms").output()?;
+    /// let warm = vm.snapshot()?;
+    /// for test in ["one", "two"] {
+    ///     let guest = warm.restore()?;
+    ///     guest.command("run-test").arg(test).output()?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// A program that still runs, or uses a folder; a device that QEMU cannot
+    /// save, in QEMU's words; a guest that is gone.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        if !lock(&self.processes).waiting.is_empty() {
+            return Err(Error::Project(
+                "a snapshot is taken of a guest in which no program runs".into(),
+            ));
+        }
+        let refused = |failure| match failure {
+            BootFailure::Reported(reason) => Error::Project(format!(
+                "no snapshot: {reason}; is a program still using that folder?"
+            )),
+            BootFailure::Ended => self.verdict(),
+            BootFailure::Silent => self.hang("unmounting the host's folders", SHARES),
+        };
+        self.shares(Kind::Unmount, SHARES).map_err(refused)?;
+        let taken = Snapshot::take(self, self.order.clone()).map_err(line("take a snapshot"));
+        self.shares(Kind::Mount, SHARES).map_err(refused)?;
+        taken
+    }
+
+    /// End it at once, as if its plug was pulled; what it wrote to folders of the
+    /// host's is there.
+    ///
+    /// # Errors
+    /// What ended it before, told apart as in [`Error`], and a fault that its
+    /// kernel found in itself.
+    pub fn end(self) -> Result<(), Error> {
+        if self.order.machine.shares.iter().any(|share| share.writable) {
+            match self.shares(Kind::Unmount, SHARES) {
+                // One that cannot be unmounted has all that was written, too.
+                Ok(()) | Err(BootFailure::Reported(_)) => {}
+                Err(BootFailure::Ended) => return Err(self.verdict()),
+                Err(BootFailure::Silent) => return Err(self.hang("writing to the host", SHARES)),
+            }
+        }
+        self.found_fault().map_or(Ok(()), Err)
     }
 
     /// Switch it off, and wait for its end.
@@ -190,6 +407,11 @@ impl Vm {
         self.guest.verdict()
     }
 
+    /// Whether its kernel found a fault in itself.
+    pub(crate) fn alarmed(&self) -> bool {
+        self.guest.console.fault().is_some()
+    }
+
     pub(crate) fn found_fault(&self) -> Option<Error> {
         self.guest.found_fault()
     }
@@ -202,14 +424,14 @@ impl Vm {
 /// Hand what the agent says to those who wait for it, until it is gone.
 fn follow_agent(
     mut agent: UnixStream,
-    boot: Sender<Frame>,
+    answers: Sender<Frame>,
     processes: Arc<Mutex<Processes>>,
     console: Console,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         while let Ok(Some(frame)) = Frame::read(&mut agent) {
             match frame.kind {
-                Kind::Ready | Kind::Failed => drop(boot.send(frame)),
+                Kind::Ready | Kind::Failed | Kind::Done => drop(answers.send(frame)),
                 Kind::Log => console.push_records(&frame.payload),
                 _ => {
                     if let Some(waiting) = lock(&processes).waiting.get(&frame.process) {
@@ -225,19 +447,20 @@ fn follow_agent(
     })
 }
 
-fn await_boot(booted: &Receiver<Frame>, deadline: Duration) -> Result<Ready, BootFailure> {
-    let frame = booted.recv_timeout(deadline).map_err(|error| match error {
-        RecvTimeoutError::Timeout => BootFailure::Silent,
-        RecvTimeoutError::Disconnected => BootFailure::Ended,
-    })?;
-    match frame.kind {
-        Kind::Ready => frame
-            .parse()
-            .map_err(|error| BootFailure::Reported(error.to_string())),
-        _ => Err(BootFailure::Reported(
-            String::from_utf8_lossy(&frame.payload).into_owned(),
-        )),
+fn nothing_said() -> Ready {
+    Ready {
+        release: String::new(),
+        kernel_seconds: 0.0,
+        ready_seconds: 0.0,
     }
+}
+
+fn seed() -> Result<Vec<u8>, Error> {
+    let mut seed = vec![0; 64];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut seed))
+        .map_err(line("/dev/urandom"))?;
+    Ok(seed)
 }
 
 fn line(what: &str) -> impl Fn(std::io::Error) -> Error + use<> {

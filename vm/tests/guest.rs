@@ -210,7 +210,8 @@ fn a_machine_that_is_switched_off_under_a_program_is_no_pass() {
 
 #[test]
 fn what_does_not_boot_says_so() {
-    let silent = guest().boot_deadline(Duration::from_millis(50)).boot();
+    let hasty = guest().cold(true).boot_deadline(Duration::from_millis(50));
+    let silent = hasty.boot();
     let error = silent.err().expect("no guest boots in 50 ms");
     assert!(matches!(error, Error::NotBooted { .. }), "{error}");
 

@@ -17,6 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, wait};
 
+use crate::boot;
+
 /// How much input a program may leave unread before no more orders are taken:
 /// the host is made to wait, rather than this machine's memory be filled.
 const UNREAD: usize = 256 * 1024;
@@ -53,16 +55,23 @@ enum Source {
 /// Serve orders until the host says to stop, or is gone.
 pub(crate) fn serve(mut port: File) -> io::Result<()> {
     let mut processes: Vec<Process> = Vec::new();
-    let mut log = Log::open();
+    let mut log = None;
     loop {
         for source in wait_for_work(&port, &processes, log.as_ref())? {
             match source {
                 Source::Port => match Frame::read(&mut port)? {
                     None => return Ok(()),
                     Some(frame) if frame.kind == Kind::PowerOff => {
-                        return log.map_or(Ok(()), |mut log| log.catch_up(&mut port));
+                        return log.map_or(Ok(()), |mut log: Log| log.catch_up(&mut port));
                     }
-                    Some(frame) => order(&frame, &mut processes, &mut port)?,
+                    Some(frame) => {
+                        if frame.kind == Kind::Settle {
+                            // From its first record on: who restored this guest
+                            // has heard none of them.
+                            log = Log::open();
+                        }
+                        order(&frame, &mut processes, &mut port)?;
+                    }
                 },
                 // Its end is found below, among the others'.
                 Source::Exit => {}
@@ -144,6 +153,19 @@ fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Re
             }
         }
         return Ok(());
+    }
+    let done = match frame.kind {
+        Kind::Settle => Some(boot::settle(&frame.parse()?)),
+        Kind::Mount => Some(boot::mount_all(&frame.parse::<Vec<_>>()?)),
+        Kind::Unmount => Some(boot::unmount_all(&frame.parse::<Vec<_>>()?)),
+        _ => None,
+    };
+    match done {
+        Some(Ok(())) => return Frame::data(Kind::Done, 0, &[]).write(port),
+        Some(Err(error)) => {
+            return Frame::data(Kind::Failed, 0, error.to_string().as_bytes()).write(port);
+        }
+        None => {}
     }
     // It may have ended while this order was on its way.
     let Some(process) = processes.iter_mut().find(|p| p.id == frame.process) else {

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dmashare_vm_init::{Boot, MODULE_FILES, Module, Mount, PORT};
-use rustix::mount::{MountFlags, mount, mount_move};
+use dmashare_vm_init::{Boot, MODULE_FILES, Module, Mount, PORT, Settle};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
 /// How long a device may take to appear after its driver was loaded.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub(crate) fn open_port() -> io::Result<File> {
     }
 }
 
-/// Mount the root, move into it, and set the clock, the name and the seed.
+/// Mount the root, move into it, and set the name.
 pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
     let (root, others) = orders
         .mounts
@@ -115,7 +115,7 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         mount_ordered(other, &other.target)?;
     }
     find_modules()?;
-    settle(orders)
+    name(orders)
 }
 
 /// Where `/lib` is not a link to `/usr/lib`, as in a root of its user's own,
@@ -187,24 +187,50 @@ fn move_into_root() -> io::Result<()> {
     step(rustix::process::chdir("/"), "chdir to /")
 }
 
-fn settle(orders: &Boot) -> io::Result<()> {
-    use rustix::time::{ClockId, Timespec, clock_settime};
-    let now = Timespec {
-        tv_sec: i64::try_from(orders.clock).unwrap_or(i64::MAX),
-        tv_nsec: 0,
-    };
-    clock_settime(ClockId::Realtime, now)
-        .map_err(|error| context(error.into(), "set the clock"))?;
+fn name(orders: &Boot) -> io::Result<()> {
     rustix::system::sethostname(orders.hostname.as_bytes())
         .map_err(|error| context(error.into(), "set the host name"))?;
     if let Some(level) = orders.console_level {
         const FILE: &str = "/proc/sys/kernel/printk";
         fs::write(FILE, level.to_string()).map_err(|error| context(error, FILE))?;
     }
+    Ok(())
+}
+
+/// Set the clock and the random numbers.
+pub(crate) fn settle(orders: &Settle) -> io::Result<()> {
+    use rustix::time::{ClockId, Timespec, clock_settime};
+    let now =
+        Timespec::try_from(orders.clock).map_err(|error| io::Error::other(error.to_string()))?;
+    clock_settime(ClockId::Realtime, now)
+        .map_err(|error| context(error.into(), "set the clock"))?;
     credit_entropy(&orders.seed)
 }
 
-/// Hand the host's random bytes to the kernel as entropy: random(4), RNDADDENTROPY.
+/// Mount these.
+pub(crate) fn mount_all(mounts: &[Mount]) -> io::Result<()> {
+    mounts
+        .iter()
+        .try_for_each(|order| mount_ordered(order, &order.target))
+}
+
+/// Unmount these again, all or none; what was written to them is with the host
+/// then.
+pub(crate) fn unmount_all(mounts: &[Mount]) -> io::Result<()> {
+    // Where one cannot be unmounted, this much is done at least.
+    rustix::fs::sync();
+    for (at, Mount { target, .. }) in mounts.iter().enumerate().rev() {
+        if let Err(error) = unmount(target.as_str(), UnmountFlags::empty()) {
+            mount_all(&mounts[at + 1..])?;
+            return Err(context(error.into(), format!("unmount {target}")));
+        }
+    }
+    Ok(())
+}
+
+/// Hand the host's random bytes to the kernel as entropy, and let nothing come of
+/// what it had before, which others may have, too: random(4), RNDADDENTROPY and
+/// RNDRESEEDCRNG.
 fn credit_entropy(seed: &[u8]) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     /// `struct rand_pool_info` of `linux/random.h` with room for a seed.
@@ -215,6 +241,7 @@ fn credit_entropy(seed: &[u8]) -> io::Result<()> {
         buf: [u8; 64],
     }
     const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
     let mut pool = Pool {
         entropy_count: 0,
         buf_size: 0,
@@ -225,10 +252,15 @@ fn credit_entropy(seed: &[u8]) -> io::Result<()> {
     pool.buf_size = i32::try_from(length).unwrap_or(0);
     pool.entropy_count = pool.buf_size * 8;
     let random = open("/dev/urandom")?;
+    let failed = || context(io::Error::last_os_error(), "seed /dev/urandom");
     // SAFETY: `pool` has the layout that this request reads, and outlives the call.
-    match unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const pool) } {
+    if unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const pool) } != 0 {
+        return Err(failed());
+    }
+    // SAFETY: this request takes no argument.
+    match unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) } {
         0 => Ok(()),
-        _ => Err(context(io::Error::last_os_error(), "seed /dev/urandom")),
+        _ => Err(failed()),
     }
 }
 

@@ -7,6 +7,7 @@
 //! made it.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,7 @@ const HEADER: usize = 5;
 pub enum Kind {
     /// Guest to host: booted, ready for orders. Payload: [`Ready`].
     Ready = 1,
-    /// Guest to host: the boot failed; the payload is the reason.
+    /// Guest to host: the boot, or an order, failed; the payload is the reason.
     Failed,
     /// Host to guest: start a process. Payload: [`Spawn`].
     Spawn,
@@ -65,6 +66,17 @@ pub enum Kind {
     PowerOff,
     /// Guest to host: records of the kernel's log, as `/dev/kmsg` has them.
     Log,
+    /// Host to guest: what is to be this guest's own. Payload: [`Settle`].
+    Settle,
+    /// Host to guest: mount these. Payload: [`Mount`]s.
+    Mount,
+    /// Host to guest: unmount these again, after all was written. Payload:
+    /// [`Mount`]s.
+    Unmount,
+    /// Guest to host: the last [`Settle`](Kind::Settle), [`Mount`](Kind::Mount)
+    /// or [`Unmount`](Kind::Unmount) is done; otherwise it is
+    /// [`Failed`](Kind::Failed).
+    Done,
 }
 
 impl Kind {
@@ -72,6 +84,7 @@ impl Kind {
         use Kind::*;
         [
             Ready, Failed, Spawn, Stdin, Signal, Resize, Stdout, Stderr, Exit, PowerOff, Log,
+            Settle, Mount, Unmount, Done,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -186,22 +199,29 @@ fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// What init is to do before it says [`Kind::Ready`].
+/// What init is to do before it says [`Kind::Ready`]: what is the same in every
+/// guest that goes on from a snapshot of this one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Boot {
     /// Modules to load from the initramfs, in this order.
     pub modules: Vec<Module>,
     /// File systems to mount, in this order; the one at `/` first.
     pub mounts: Vec<Mount>,
-    /// Seconds since 1970 for the guest's clock.
-    pub clock: u64,
-    /// Bytes that seed the guest's random numbers, so that no boot waits for them.
-    pub seed: Vec<u8>,
     /// The guest's host name.
     pub hostname: String,
     /// Up to which level the console shows messages from now on, where that is
     /// to change.
     pub console_level: Option<u8>,
+}
+
+/// What a guest is to know anew, be it just booted or restored from a snapshot
+/// that others are restored from, too.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settle {
+    /// The time since 1970 for its clock.
+    pub clock: Duration,
+    /// Bytes that seed its random numbers.
+    pub seed: Vec<u8>,
 }
 
 /// A kernel module in the initramfs.
@@ -286,12 +306,12 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_wire() {
-        for byte in 1..=Kind::Log as u8 {
+        for byte in 1..=Kind::Done as u8 {
             let kind = Kind::from_u8(byte).expect("kinds are numbered without a gap");
             assert_eq!(kind as u8, byte);
         }
         assert_eq!(Kind::from_u8(0), None);
-        assert_eq!(Kind::from_u8(Kind::Log as u8 + 1), None);
+        assert_eq!(Kind::from_u8(Kind::Done as u8 + 1), None);
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn in_guest(
     let status = follow(&process)?;
     drop(process);
     options.copies.copy_out(&vm)?;
-    vm.power_off()?;
+    vm.end()?;
     Ok(status)
 }
 

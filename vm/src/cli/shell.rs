@@ -56,7 +56,7 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
     };
     drop(raw);
     drop(process);
-    vm.power_off()?;
+    vm.end()?;
     Ok(status)
 }
 

@@ -128,6 +128,14 @@ impl Tool {
         tool
     }
 
+    /// Its file, where it is there.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        match self.arguments.get(3) {
+            Some(program) => Some(program.into()),
+            None => find(&self.start),
+        }
+    }
+
     /// The command for it, made by `new` (such as [`Command::new`]) of the name
     /// of the file to start.
     pub(crate) fn command<'a>(&'a self, new: impl FnOnce(&'a str) -> Command) -> Command {
