@@ -13,7 +13,7 @@ use crate::progress::note;
 use crate::qemu::{Machine, Memory, PROGRAM, Share, memfd};
 use crate::snapshot::Place;
 use crate::vm::Order;
-use crate::{Error, Origin, Vm, identity, initramfs};
+use crate::{Accel, Error, Origin, Vm, accel, identity, initramfs};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
 pub(crate) const FIRST_MODULES: [&str; 7] = [
@@ -101,6 +101,7 @@ pub struct Builder {
     memory_mib: u32,
     deadline: Duration,
     cold: bool,
+    accel: Option<Accel>,
 }
 
 impl Builder {
@@ -123,6 +124,7 @@ impl Builder {
             memory_mib,
             deadline: Duration::from_secs(deadline),
             cold: false,
+            accel: None,
         }
     }
 
@@ -216,6 +218,14 @@ impl Builder {
         self
     }
 
+    /// Who runs its instructions; where nothing is said, the environment variable
+    /// `DMASHARE_VM_ACCEL` says it (`auto`, `tcg` or `kvm`), otherwise it is
+    /// [`Accel::Auto`].
+    pub fn accel(mut self, accel: Accel) -> Builder {
+        self.accel = Some(accel);
+        self
+    }
+
     /// Boot it, and wait until it takes orders.
     ///
     /// The first of its kind is kept as a snapshot in the cache, once it has
@@ -269,6 +279,7 @@ impl Builder {
         Ok(Order {
             machine: Machine {
                 qemu: self.kernel.debian.tool(PROGRAM)?,
+                accelerator: accel::choose(&self.kernel, self.accel)?.accelerator(),
                 kernel: self.kernel.vmlinux.clone(),
                 command_line: String::new(),
                 disks: vec![self.root.clone(), self.kernel.image.clone()],

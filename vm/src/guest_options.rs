@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::Builder;
+use crate::{Accel, Builder};
 
 /// What one guest is to have beside what a project's settings say: the options
 /// that `run`, `shell` and `test` have in common.
@@ -51,6 +51,10 @@ pub struct GuestOptions {
     /// Boot it, though there be a snapshot of one that has booted, and keep none
     #[arg(long)]
     pub cold: bool,
+    /// Who runs its instructions: QEMU (tcg), or the processor through kvm; auto tries kvm
+    /// out, once for each boot of the host; default: $DMASHARE_VM_ACCEL, else auto
+    #[arg(long, value_name = "WHICH")]
+    pub accel: Option<Accel>,
     /// How long the boot may take; default: 60s, for a debug kernel 4m
     #[arg(long, value_parser = crate::cli::duration, value_name = "TIME")]
     pub boot_deadline: Option<Duration>,
@@ -77,6 +81,9 @@ impl GuestOptions {
         }
         if let Some(cpus) = self.cpus {
             builder = builder.cpus(cpus);
+        }
+        if let Some(accel) = self.accel {
+            builder = builder.accel(accel);
         }
         if self.cold {
             builder = builder.cold(true);

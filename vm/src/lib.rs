@@ -10,6 +10,7 @@
 //! See [`Builder`] for how to boot one, and [`project`] for what `cargo vm`
 //! reads from a project's Cargo.toml.
 
+mod accel;
 mod builder;
 pub mod cache;
 pub mod cli;
@@ -33,6 +34,7 @@ mod snapshot;
 pub mod suite;
 mod vm;
 
+pub use accel::Accel;
 pub use builder::Builder;
 pub use command::{Command, Event, Output, Process, Signaller, Stdin};
 pub use dmashare_vm_init::{Exit, MODULE_FILES, Ready, WindowSize};

@@ -18,6 +18,7 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::Error;
+use crate::accel::Accelerator;
 use crate::debian::Tool;
 
 /// A folder of the host in the guest.
@@ -46,6 +47,7 @@ impl Share {
 pub(crate) struct Machine {
     /// How [`PROGRAM`] is called.
     pub(crate) qemu: Tool,
+    pub(crate) accelerator: Accelerator,
     pub(crate) kernel: PathBuf,
     pub(crate) command_line: String,
     /// Read-only disks, in the order of their names in the guest.
@@ -293,9 +295,8 @@ fn arguments(command: &mut Command, machine: &Machine) {
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none", "-vga", "none"])
         .args(["-machine", "q35"])
-        .args(["-accel", "tcg,thread=multi"])
-        // The model that these kernels boot fastest on under emulation.
-        .args(["-cpu", "EPYC"])
+        .args(["-accel", machine.accelerator.accel()])
+        .args(["-cpu", machine.accelerator.cpu()])
         .args(["-smp", &machine.cpus.to_string()])
         .args(["-m", &format!("{}M", machine.memory_mib)])
         .args(["-append", &machine.command_line])

@@ -34,6 +34,10 @@ pub const WRITE_FILE: &str = "write-file";
 /// digits, and then what is in the file.
 pub const READ_FILE: &str = "read-file";
 
+/// What init says on the console of a machine that has nothing to mount: its
+/// kernel runs.
+pub const ALIVE: &str = "vm-init: this machine runs";
+
 /// The largest payload of one frame, in bytes. Longer output is cut in pieces.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
@@ -205,7 +209,8 @@ fn invalid(what: String) -> io::Error {
 pub struct Boot {
     /// Modules to load from the initramfs, in this order.
     pub modules: Vec<Module>,
-    /// File systems to mount, in this order; the one at `/` first.
+    /// File systems to mount, in this order; the one at `/` first. With none,
+    /// init says [`ALIVE`] on the console and switches the machine off.
     pub mounts: Vec<Mount>,
     /// The guest's host name.
     pub hostname: String,

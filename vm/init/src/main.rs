@@ -15,7 +15,7 @@ mod log;
 use std::io;
 use std::time::Duration;
 
-use dmashare_vm_init::{BOOT_FILE, Boot, Frame, Kind, Ready};
+use dmashare_vm_init::{ALIVE, BOOT_FILE, Boot, Frame, Kind, Ready};
 use rustix::system::{RebootCommand, reboot, uname};
 
 fn main() {
@@ -38,6 +38,10 @@ fn run() -> io::Result<()> {
     let kernel_seconds = uptime();
     boot::early()?;
     let orders: Boot = serde_json::from_slice(&boot::read(BOOT_FILE)?)?;
+    if orders.mounts.is_empty() {
+        println!("{ALIVE}");
+        return Ok(());
+    }
     boot::load_modules(&orders.modules)?;
     let mut port = boot::open_port()?;
     if let Err(error) = boot::finish(&orders) {

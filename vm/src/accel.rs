@@ -1,0 +1,221 @@
+//! Whether the host's processor can run guests itself.
+//!
+//! `/dev/kvm` can be there, open, and make a machine, and yet no guest runs on
+//! it, or only at a crawl: under another hypervisor, say. So a guest is booted
+//! with it to see, once for each boot of the host and each QEMU.
+
+use std::fs;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use dmashare_vm_init::{ALIVE, Boot};
+use serde::{Deserialize, Serialize};
+
+use crate::cache;
+use crate::debian::Kernel;
+use crate::qemu::{Machine, Memory, PROGRAM, Qemu, Start};
+use crate::{Error, identity, initramfs};
+
+/// Who runs the guest's instructions.
+///
+/// ```
+/// use clap::ValueEnum;
+/// use dmashare_vm::Accel;
+///
+/// assert_eq!(Accel::from_str("kvm", false), Ok(Accel::Kvm));
+/// assert_eq!(Accel::default(), Accel::Auto);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM where a guest was seen to boot with it, otherwise QEMU.
+    #[default]
+    Auto,
+    /// QEMU: works everywhere.
+    Tcg,
+    /// The host's processor, through KVM.
+    Kvm,
+}
+
+impl std::fmt::Display for Accel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Accel::Auto => "auto",
+            Accel::Tcg => "tcg",
+            Accel::Kvm => "kvm",
+        })
+    }
+}
+
+/// The variable that chooses where nothing else does.
+const VARIABLE: &str = "DMASHARE_VM_ACCEL";
+
+/// How long a guest may take to its first program with KVM. It takes a tenth of
+/// this; a guest without KVM takes half of it.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The same for a kernel that checks itself.
+const DEBUG_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Where the verdict is kept, in the cache.
+const FOLDER: &str = "accel";
+
+/// What QEMU is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    Tcg,
+    Kvm,
+}
+
+impl Accelerator {
+    /// The words for `-accel`.
+    pub(crate) fn accel(self) -> &'static str {
+        match self {
+            Accelerator::Tcg => "tcg,thread=multi",
+            Accelerator::Kvm => "kvm",
+        }
+    }
+
+    /// The words for `-cpu`.
+    pub(crate) fn cpu(self) -> &'static str {
+        match self {
+            // The model that these kernels boot fastest on under emulation.
+            Accelerator::Tcg => "EPYC",
+            Accelerator::Kvm => "host",
+        }
+    }
+}
+
+/// Whether KVM is of use, and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    /// What it holds for.
+    host: String,
+    pub(crate) kvm: bool,
+    pub(crate) reason: String,
+}
+
+impl Verdict {
+    pub(crate) fn accelerator(&self) -> Accelerator {
+        match self.kvm {
+            true => Accelerator::Kvm,
+            false => Accelerator::Tcg,
+        }
+    }
+}
+
+/// What to run guests of this kernel with: as asked, or as the environment says,
+/// or as found out now or before.
+pub(crate) fn choose(kernel: &Kernel, asked: Option<Accel>) -> Result<Verdict, Error> {
+    let (asked, by) = match (asked, std::env::var(VARIABLE)) {
+        (Some(asked), _) => (asked, "asked for"),
+        (None, Ok(text)) => (parse(&text)?, VARIABLE),
+        (None, Err(_)) => (Accel::Auto, ""),
+    };
+    match asked {
+        Accel::Auto => find(kernel),
+        other => Ok(Verdict {
+            host: String::new(),
+            kvm: other == Accel::Kvm,
+            reason: by.to_owned(),
+        }),
+    }
+}
+
+fn parse(text: &str) -> Result<Accel, Error> {
+    Accel::from_str(text, true)
+        .map_err(|_| Error::Project(format!("{VARIABLE}={text}: give it as auto, tcg or kvm")))
+}
+
+fn find(kernel: &Kernel) -> Result<Verdict, Error> {
+    // This much needs no guest, and can change at any time.
+    if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
+        return Ok(Verdict {
+            host: String::new(),
+            kvm: false,
+            reason: format!("/dev/kvm: {error}"),
+        });
+    }
+    let qemu = kernel.debian.tool(PROGRAM)?;
+    let host = format!("{} {}", identity::host_boot(), identity::of_tool(&qemu));
+    let cache = kernel.debian.cache();
+    let file = cache.folder().join(FOLDER).join("kvm.json");
+    let known = || -> Option<Verdict> {
+        let verdict: Verdict = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        (verdict.host == host).then_some(verdict)
+    };
+    if let Some(verdict) = known() {
+        return Ok(verdict);
+    }
+    let _lock = cache.lock(FOLDER)?;
+    // Another run may have found out meanwhile.
+    if let Some(verdict) = known() {
+        return Ok(verdict);
+    }
+    let (kvm, reason) = try_kvm(kernel, qemu)?;
+    let verdict = Verdict { host, kvm, reason };
+    let text = serde_json::to_vec_pretty(&verdict).expect("a verdict has a JSON form");
+    // Where it cannot be kept, it is found out again.
+    let _ = fs::create_dir_all(cache.folder().join(FOLDER));
+    let _ = cache::write(&file, &text);
+    Ok(verdict)
+}
+
+/// Boot this kernel with KVM, to its first program and no further.
+fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String), Error> {
+    let machine = Machine {
+        qemu,
+        accelerator: Accelerator::Kvm,
+        kernel: kernel.vmlinux.clone(),
+        command_line: "console=ttyS0 loglevel=5 panic=-1 rdinit=/init".into(),
+        disks: Vec::new(),
+        shares: Vec::new(),
+        devices: Vec::new(),
+        cpus: 1,
+        memory_mib: if kernel.debug { 2048 } else { 512 },
+    };
+    let deadline = if kernel.debug {
+        DEBUG_DEADLINE
+    } else {
+        DEADLINE
+    };
+    let initramfs = initramfs::build(&Boot::default(), []);
+    let started = Instant::now();
+    let start = Start::Boot {
+        initramfs: &initramfs,
+    };
+    let mut qemu = Qemu::start(&machine, &Memory::Own, &start)?;
+    let alive = says(&mut qemu.serial, ALIVE, started + deadline);
+    let took = started.elapsed().as_secs_f32();
+    qemu.kill();
+    let said = qemu.wait().stderr;
+    Ok(match alive {
+        true => (true, format!("a guest booted with it in {took:.1} s")),
+        false if said.is_empty() => (
+            false,
+            format!("a guest did not boot with it in {took:.1} s"),
+        ),
+        false => {
+            let first = said.lines().next().unwrap_or_default();
+            (false, format!("a guest did not boot with it: {first}"))
+        }
+    })
+}
+
+/// Whether these words come over this line before it ends and before then.
+fn says(line: &mut std::os::unix::net::UnixStream, words: &str, deadline: Instant) -> bool {
+    let mut said = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || line.set_read_timeout(Some(left)).is_err() {
+            return false;
+        }
+        match line.read(&mut buffer) {
+            Ok(length @ 1..) => said.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            _ => return false,
+        }
+        if said.contains(words) {
+            return true;
+        }
+    }
+}
