@@ -67,6 +67,13 @@ pub(crate) enum Accelerator {
 }
 
 impl Accelerator {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Accelerator::Tcg => "QEMU (tcg)",
+            Accelerator::Kvm => "the processor (kvm)",
+        }
+    }
+
     /// The words for `-accel`.
     pub(crate) fn accel(self) -> &'static str {
         match self {

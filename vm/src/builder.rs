@@ -274,6 +274,12 @@ impl Builder {
         Ok(self.place(&self.order()?.machine)?.folder())
     }
 
+    /// Take away the snapshot that it would go on from.
+    pub(crate) fn forget_snapshot(&self) -> Result<(), Error> {
+        self.place(&self.order()?.machine)?.clear();
+        Ok(())
+    }
+
     fn order(&self) -> Result<Order, Error> {
         let shares = self.checked_shares()?;
         Ok(Order {

@@ -1,5 +1,6 @@
 //! `cargo vm`: the command line over this crate.
 
+mod bench;
 mod cache;
 mod copy;
 mod follow;
@@ -81,6 +82,8 @@ enum Verb {
     Runner(runner::Options),
     /// Run the project's tests: on the host, then those marked for it in the guest
     Test(TestOptions),
+    /// Measure how long a guest takes here, restored and cold
+    Bench(bench::Options),
     /// The kernels that there are: list, fetch, pin, build, remove
     #[command(subcommand)]
     Kernel(kernel::Verb),
@@ -217,6 +220,7 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
             };
             suite::run(project, debian.as_ref(), &options)
         }
+        Verb::Bench(options) => bench::run(project, &cli.sources.open()?, &options),
         Verb::Kernel(verb) => kernel::run(project, &cli.sources, &verb),
         Verb::Cache(options) => {
             let debian = cli.sources.cache_only()?;
@@ -250,7 +254,7 @@ fn project_command(project: &Project, words: &[OsString], sources: &Sources) -> 
     let Some(first) = known.get(name.as_ref()) else {
         let known: Vec<&str> = known.keys().map(String::as_str).collect();
         return Err(Error::Project(format!(
-            "no command \"{name}\"; there are run, runner, shell, test, kernel, cache, module{}{}",
+            "no command \"{name}\"; there are run, runner, shell, test, bench, kernel, cache, module{}{}",
             if known.is_empty() {
                 ""
             } else {
