@@ -7,8 +7,18 @@
 //! what went wrong in the guest (a panic, an oops, a hang) is told apart from a
 //! program that failed: see [`Error`].
 //!
-//! See [`Builder`] for how to boot one, and [`project`] for what `cargo vm`
-//! reads from a project's Cargo.toml.
+//! ```no_run
+//! // Not run with the crate's tests: fetches a kernel and boots it.
+//! use dmashare_vm::Vm;
+//!
+//! let vm = Vm::builder().kernel("7.2").boot()?;
+//! let output = vm.command("busybox").args(["uname", "-r"]).output()?;
+//! assert!(output.stdout.starts_with(b"7.2"));
+//! # Ok::<(), dmashare_vm::Error>(())
+//! ```
+//!
+//! See [`Parts`] and [`Builder`] for what a guest can be, and [`project`] for what
+//! `cargo vm` reads from a project's Cargo.toml.
 
 mod accel;
 mod builder;
@@ -25,6 +35,7 @@ mod guest_options;
 mod identity;
 mod initramfs;
 mod loader;
+mod parts;
 mod progress;
 pub mod project;
 mod qemu;
@@ -40,5 +51,6 @@ pub use command::{Command, Event, Output, Process, Signaller, Stdin};
 pub use dmashare_vm_init::{Exit, MODULE_FILES, Ready, WindowSize};
 pub use error::Error;
 pub use guest_options::GuestOptions;
+pub use parts::Parts;
 pub use snapshot::Snapshot;
 pub use vm::{Origin, Vm};
