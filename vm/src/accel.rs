@@ -177,6 +177,7 @@ fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String),
         disks: Vec::new(),
         shares: Vec::new(),
         devices: Vec::new(),
+        display: "none".into(),
         cpus: 1,
         memory_mib: if kernel.debug { 2048 } else { 512 },
     };

@@ -13,7 +13,7 @@ use crate::progress::note;
 use crate::qemu::{Machine, Memory, PROGRAM, Share, memfd};
 use crate::snapshot::Place;
 use crate::vm::Order;
-use crate::{Accel, Error, Origin, Vm, accel, identity, initramfs};
+use crate::{Accel, Error, Origin, Vm, accel, display, identity, initramfs};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
 pub(crate) const FIRST_MODULES: [&str; 7] = [
@@ -97,6 +97,7 @@ pub struct Builder {
     module_files: Vec<(PathBuf, String)>,
     shares: Vec<(PathBuf, bool)>,
     devices: Vec<String>,
+    display: Option<String>,
     cpus: u32,
     memory_mib: u32,
     deadline: Duration,
@@ -120,6 +121,7 @@ impl Builder {
             module_files: Vec::new(),
             shares: Vec::new(),
             devices: Vec::new(),
+            display: None,
             cpus: 1,
             memory_mib,
             deadline: Duration::from_secs(deadline),
@@ -175,6 +177,16 @@ impl Builder {
     /// Add a device, in the words of QEMU's `-device`.
     pub fn device(mut self, device: impl Into<String>) -> Builder {
         self.devices.push(device.into());
+        self
+    }
+
+    /// Show its screens, in the words of QEMU's `-display`, or for `auto` in a window
+    /// or over VNC, whichever this host has: see [`Vm::vnc`].
+    ///
+    /// Where nothing is said no one sees them, but [`Vm::screenshot`]; a device that
+    /// draws by OpenGL (`virtio-gpu-gl-pci`) gets the host's, if there is any.
+    pub fn display(mut self, display: impl Into<String>) -> Builder {
+        self.display = Some(display.into());
         self
     }
 
@@ -282,9 +294,11 @@ impl Builder {
 
     fn order(&self) -> Result<Order, Error> {
         let shares = self.checked_shares()?;
+        let qemu = self.kernel.debian.tool(PROGRAM)?;
         Ok(Order {
             machine: Machine {
-                qemu: self.kernel.debian.tool(PROGRAM)?,
+                display: display::words(self.display.as_deref(), &self.devices, &qemu)?,
+                qemu,
                 accelerator: accel::choose(&self.kernel, self.accel)?.accelerator(),
                 kernel: self.kernel.vmlinux.clone(),
                 command_line: String::new(),
@@ -356,9 +370,16 @@ impl Builder {
         let shares = machine.shares.len();
         with(&Machine {
             shares: Vec::new(),
+            display: String::new(),
             ..machine.clone()
         });
-        with(&(shares, COMMAND_LINE, FIRST_MODULES, WARM_UP, self.mounts(root)));
+        with(&(
+            shares,
+            COMMAND_LINE,
+            FIRST_MODULES,
+            WARM_UP,
+            self.mounts(root),
+        ));
         for file in machine.disks.iter().chain([&machine.kernel]) {
             with(&identity::of_file(file));
         }

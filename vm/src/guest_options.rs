@@ -32,6 +32,10 @@ pub struct GuestOptions {
     /// One more device, in the words of QEMU's -device
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
+    /// Show its screens, in the words of QEMU's -display; without any, in a window or over
+    /// VNC, whichever this host has
+    #[arg(long, value_name = "WORDS", num_args = 0..=1, require_equals = true, default_missing_value = crate::display::AUTO)]
+    pub display: Option<String>,
     /// One more folder of the host's to read in the guest, at the same path
     #[arg(long, value_name = "FOLDER")]
     pub share: Vec<PathBuf>,
@@ -69,6 +73,9 @@ impl GuestOptions {
         }
         for device in &self.device {
             builder = builder.device(device);
+        }
+        if let Some(display) = &self.display {
+            builder = builder.display(display);
         }
         for folder in &self.share {
             builder = builder.share(folder);

@@ -27,6 +27,7 @@ pub mod cli;
 mod command;
 mod console;
 pub mod debian;
+mod display;
 mod error;
 mod fault;
 mod files;

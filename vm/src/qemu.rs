@@ -54,6 +54,8 @@ pub(crate) struct Machine {
     pub(crate) disks: Vec<PathBuf>,
     pub(crate) shares: Vec<Share>,
     pub(crate) devices: Vec<String>,
+    /// In the words of QEMU's `-display`.
+    pub(crate) display: String,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
 }
@@ -293,7 +295,7 @@ fn without_noise(stderr: &str) -> String {
 fn arguments(command: &mut Command, machine: &Machine) {
     command
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-        .args(["-display", "none", "-vga", "none"])
+        .args(["-display", &machine.display, "-vga", "none"])
         .args(["-machine", "q35"])
         .args(["-accel", machine.accelerator.accel()])
         .args(["-cpu", machine.accelerator.cpu()])

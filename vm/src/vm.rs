@@ -296,6 +296,26 @@ impl Vm {
         })
     }
 
+    /// Where its screens are to be seen over VNC (`127.0.0.1:5900`), if they are.
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: boots a guest.
+    /// # fn f(builder: dmashare_vm::Builder) -> Result<(), dmashare_vm::Error> {
+    /// let vm = builder.device("bochs-display").display("vnc=127.0.0.1:0,to=99").boot()?;
+    /// println!("vncviewer {}", vm.vnc()?.expect("it was asked for"));
+    /// # Ok(()) }
+    /// ```
+    pub fn vnc(&self) -> Result<Option<String>, Error> {
+        let said = lock(&self.qmp)
+            .execute("query-vnc", json!({}))
+            .map_err(line("ask for its VNC display"))?;
+        let word = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
+        Ok((said["enabled"] == true).then(|| format!("{}:{}", word("host"), word("service"))))
+    }
+
     /// Keep it as it is now, to have others that begin here: with the modules that
     /// it loaded since, the files that it wrote, what it has warmed up.
     ///

@@ -8,6 +8,7 @@ mod kernel;
 mod module;
 mod run;
 mod runner;
+mod screen;
 mod shell;
 
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::cache::Cache;
 use crate::debian::host::{self, Consent};
 use crate::debian::{self, Debian};
-use crate::progress::Progress;
+use crate::progress::{Progress, note};
 use crate::project::{Project, cargo};
 use crate::{Error, GuestOptions, suite};
 
@@ -119,8 +120,15 @@ impl OneGuest {
             module::folder(project)?;
         }
         let builder = project.guest_with(debian, kernel, module, &self.options)?;
-        let _progress = Progress::spinner(&format!("booting kernel {kernel}"));
-        builder.boot()
+        let progress = Progress::spinner(&format!("booting kernel {kernel}"));
+        let vm = builder.boot()?;
+        drop(progress);
+        if self.options.display.is_some()
+            && let Some(place) = vm.vnc()?
+        {
+            note(&format!("its screens: `vncviewer {place}`"));
+        }
+        Ok(vm)
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::copy::Copies;
 use super::follow::follow;
+use super::screen::{Expected, Screen};
 use crate::debian::Debian;
 use crate::project::Project;
 use crate::{Error, Vm};
@@ -29,6 +30,8 @@ pub(super) struct Options {
     cwd: Option<String>,
     #[command(flatten)]
     copies: Copies,
+    #[command(flatten)]
+    screen: Screen,
     /// Keep the kernel's log in this file, however the run ends
     #[arg(long, value_name = "FILE")]
     dmesg: Option<PathBuf>,
@@ -39,11 +42,12 @@ pub(super) struct Options {
 
 pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {
     let env = environment(&options.env)?;
+    let expected = options.screen.expected()?;
     let booted = options.guest.boot(project, debian);
     let (ended, dmesg) = match booted {
         Ok(vm) => {
             let log = vm.log();
-            (in_guest(vm, project, options, env), log.dmesg())
+            (in_guest(vm, project, options, env, &expected), log.dmesg())
         }
         Err(error) => {
             let console = error.console().to_owned();
@@ -63,6 +67,7 @@ fn in_guest(
     project: &Project,
     options: &Options,
     env: Vec<(String, String)>,
+    expected: &Expected,
 ) -> Result<u8, Error> {
     options.copies.copy_in(&vm)?;
     let mut command = vm
@@ -84,9 +89,13 @@ fn in_guest(
     let process = command.spawn()?;
     let status = follow(&process)?;
     drop(process);
+    let as_expected = options.screen.check(&vm, expected)?;
     options.copies.copy_out(&vm)?;
     vm.end()?;
-    Ok(status)
+    Ok(match (status, as_expected) {
+        (0, false) => 1,
+        _ => status,
+    })
 }
 
 fn keep(dmesg: &str, file: &Path) -> Result<(), Error> {
