@@ -4,7 +4,7 @@ use std::fs::{read_to_string, write};
 
 use dmashare::buffer::Access;
 use dmashare_tests::conformance::Verdict;
-use dmashare_tests::guest::kernel_version;
+use dmashare_tests::guest::kernel_has_nodes;
 use dmashare_tests::held;
 use libtest_mimic::Trial;
 use rustix::io::Errno;
@@ -79,8 +79,8 @@ fn tells_what_it_is() -> Verdict {
     ensure((info.reserved0, info.reserved) == (0, [0; 3]), || {
         format!("{info:?}")
     })?;
-    // Debian's 6.1 has neither of them, and they were asked for.
-    let nodes = match kernel_version() >= (6, 12) {
+    // They were asked for.
+    let nodes = match kernel_has_nodes() {
         true => 0,
         false => NODE_UDMABUF | NODE_DMA_HEAP,
     };

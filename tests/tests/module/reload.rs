@@ -11,7 +11,7 @@ use std::path::Path;
 use dmashare::alloc::{Allocate, DmaHeap, Request};
 use dmashare::buffer::Access;
 use dmashare_tests::conformance::Verdict;
-use dmashare_tests::guest::kernel_version;
+use dmashare_tests::guest::{kernel_has_nodes, kernel_version};
 use dmashare_tests::held;
 use drm::control::Device as _;
 use libtest_mimic::Trial;
@@ -44,10 +44,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     ];
     trials.extend(injected::trials_of_loading());
     // The last one of all.
-    trials.push(match kernel_version() >= TAKES_HEAPS {
-        true => test("reload::a_heap_stays", a_heap_stays),
-        false => test("reload::says_that_it_can_add_no_heap", no_heap),
-    });
+    trials.push(
+        match kernel_has_nodes() && kernel_version() >= TAKES_HEAPS {
+            true => test("reload::a_heap_stays", a_heap_stays),
+            false => test("reload::says_that_it_can_add_no_heap", no_heap),
+        },
+    );
     trials
 }
 
@@ -115,7 +117,7 @@ pub(crate) fn is_gone() -> Verdict {
         ensure(!Path::new(path).exists(), || format!("{path} is left"))?;
     }
     // What is there now is the kernel's own.
-    let has_own = kernel_version() >= (6, 12);
+    let has_own = kernel_has_nodes();
     for path in [UDMABUF, SYSTEM] {
         let exists = Path::new(path).exists();
         ensure(exists == has_own, || format!("{path}: exists: {exists}"))?;
@@ -151,7 +153,7 @@ fn comes_and_goes() -> Verdict {
                 ensure(told == mib * MIB, || wrong(format!("{name}{told}")))?;
             }
         }
-        let nodes = kernel_version() < (6, 12) && parameters.contains("standard_nodes=1");
+        let nodes = !kernel_has_nodes() && parameters.contains("standard_nodes=1");
         ensure((info.nodes != 0) == nodes, || wrong(format!("{info:?}")))?;
         device.alloc(Alloc::new(MIB)).map_err(text).map_err(wrong)?;
         ensure(Path::new(DEBUGFS).join("buffers").exists(), || {
