@@ -35,6 +35,8 @@ const STAMP: &str = ".complete";
 pub(crate) const SCRATCH: &str = "scratch";
 /// What a folder in the making is called, after its key.
 pub(crate) const MAKING: &str = ".making";
+/// What stat(2) counts blocks in, whatever the file system's are.
+const BLOCK: u64 = 512;
 /// Below this, a failure is put down to the full disk.
 const NEARLY_FULL: u64 = 1 << 20;
 /// What to do about it.
@@ -106,7 +108,8 @@ pub struct Size {
     pub kind: String,
     /// The key within the kind.
     pub key: String,
-    /// Bytes of all its files.
+    /// Bytes that its files take on the disk: fewer than they are long where they
+    /// have holes, as a guest's memory has.
     pub bytes: u64,
     /// When it was last made or asked for.
     pub last_used: SystemTime,
@@ -325,7 +328,7 @@ impl Cache {
                 sizes.push(Size {
                     kind: kind.0.clone(),
                     key,
-                    bytes: found.bytes,
+                    bytes: found.on_disk,
                     last_used: last_used(&path),
                 });
             }
@@ -334,9 +337,9 @@ impl Cache {
         Ok(sizes)
     }
 
-    /// Bytes of all files in `folder`; 0 where there is none.
+    /// Bytes that all files in `folder` take on the disk; 0 where there is none.
     pub(crate) fn size_of(&self, folder: &Path) -> u64 {
-        measure(folder).map_or(0, |found| found.bytes)
+        measure(folder).map_or(0, |found| found.on_disk)
     }
 
     /// Removes the artefact `kind`/`key`, or says that it is in use: made now,
@@ -478,6 +481,22 @@ fn last_used(path: &Path) -> SystemTime {
     })
 }
 
+/// What is under a path.
+#[derive(Default)]
+struct Found {
+    stamp: Stamp,
+    /// In bytes, in which the disk has them, holes left out.
+    on_disk: u64,
+}
+
+impl Found {
+    fn add(&mut self, stat: &fs::Metadata) {
+        self.stamp.files += 1;
+        self.stamp.bytes += stat.len();
+        self.on_disk += stat.blocks() * BLOCK;
+    }
+}
+
 enum Check {
     Whole,
     Missing,
@@ -492,14 +511,14 @@ fn check(folder: &Path) -> Check {
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok());
     match (stamp, measure(folder)) {
-        (Some(stamp), Ok(found)) if stamp == found => Check::Whole,
+        (Some(stamp), Ok(found)) if stamp == found.stamp => Check::Whole,
         _ => Check::Damaged,
     }
 }
 
 /// Writes the stamp of a folder that is whole.
 fn seal(folder: &Path) -> Result<(), Error> {
-    let stamp = measure(folder)?;
+    let stamp = measure(folder)?.stamp;
     let path = folder.join(STAMP);
     let text =
         serde_json::to_vec(&stamp).map_err(|error| Error::io("write", &path)(error.into()))?;
@@ -507,12 +526,11 @@ fn seal(folder: &Path) -> Result<(), Error> {
 }
 
 /// Counts what is under `path`, but for the stamp and the scratch folder.
-fn measure(path: &Path) -> Result<Stamp, Error> {
-    let mut total = Stamp::default();
+fn measure(path: &Path) -> Result<Found, Error> {
+    let mut total = Found::default();
     let stat = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
     if !stat.is_dir() {
-        total.files = 1;
-        total.bytes = stat.len();
+        total.add(&stat);
         return Ok(total);
     }
     let mut open = vec![path.to_path_buf()];
@@ -530,9 +548,7 @@ fn measure(path: &Path) -> Result<Stamp, Error> {
                 open.push(entry.path());
                 continue;
             }
-            let stat = entry.metadata().map_err(Error::io("look at", &next))?;
-            total.files += 1;
-            total.bytes += stat.len();
+            total.add(&entry.metadata().map_err(Error::io("look at", &next))?);
         }
     }
     Ok(total)
@@ -592,6 +608,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     fn scratch_cache() -> (tempfile::TempDir, Cache) {
         let folder = tempfile::tempdir().unwrap();
@@ -688,12 +705,27 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_per_artefact() {
+    fn sizes_are_per_artefact_and_leave_holes_out() {
         let (_folder, cache) = scratch_cache();
-        make(&cache, "12345").unwrap();
+        let make = || {
+            let folder = cache.artefact("kind", "key", 1, |folder| {
+                let file = File::create_new(folder.join("file")).unwrap();
+                file.set_len(1 << 30).unwrap();
+                file.write_all_at(&[1; 1 << 20], 1 << 20).unwrap();
+                file.sync_all().map_err(Error::io("write", folder))
+            });
+            folder.unwrap().join("file")
+        };
+        let path = make();
         let sizes = cache.sizes().unwrap();
         let size = sizes.iter().find(|size| size.kind == "kind").unwrap();
-        assert_eq!((size.key.as_str(), size.bytes), ("key", 5));
+        assert_eq!(size.key, "key");
+        assert!((1 << 20..2 << 20).contains(&size.bytes), "{}", size.bytes);
+        // Nothing but a hole is cut off, and it is seen all the same.
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_len(1 << 29).unwrap();
+        assert!(cache.whole("kind", "key").is_none());
+        assert_eq!(fs::metadata(make()).unwrap().len(), 1 << 30);
     }
 
     #[test]
