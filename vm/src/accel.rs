@@ -74,6 +74,14 @@ impl Accelerator {
         }
     }
 
+    /// As [`Accel`] has it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Accelerator::Tcg => "tcg",
+            Accelerator::Kvm => "kvm",
+        }
+    }
+
     /// The words for `-accel`.
     pub(crate) fn accel(self) -> &'static str {
         match self {

@@ -230,6 +230,11 @@ impl Vm {
         &self.ready
     }
 
+    /// Who runs its instructions: `tcg` or `kvm`.
+    pub(crate) fn accelerator(&self) -> &'static str {
+        self.order.machine.accelerator.word()
+    }
+
     /// From the start of QEMU until the guest took orders.
     pub fn boot_time(&self) -> Duration {
         self.boot_time

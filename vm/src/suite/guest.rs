@@ -8,9 +8,9 @@ use super::Options;
 use super::build::TestProgram;
 use super::program::{Outcome, follow};
 use super::report::{Place, Report};
-use super::results::{self, Boot, Test, Verdict};
+use super::results::{self, Boot, CameUp, Test, Verdict};
 use crate::console::Console;
-use crate::{Builder, Command, Error, Output, Vm};
+use crate::{Builder, Command, Error, Origin, Output, Vm};
 
 /// After so many bad ends of one program, the rest of its tests is left out.
 const BAD_ENDS: usize = 5;
@@ -171,15 +171,11 @@ impl Guests<'_> {
         }
         self.place.doing("booting");
         let vm = self.builder.clone().boot()?;
-        let ready = vm.ready();
-        self.report.say(&format!(
-            "      {:5} booted {} in {:.1} s ({:.1} s to its first program)",
-            self.place.name,
-            ready.release,
-            vm.boot_time().as_secs_f32(),
-            ready.kernel_seconds
-        ));
+        self.report
+            .say(&format!("      {:5} {}", self.place.name, came_up(&vm)));
         self.boots.push(Boot {
+            origin: CameUp::of(vm.origin()),
+            accelerator: vm.accelerator(),
             seconds: vm.boot_time().as_secs_f64(),
             dmesg: self.log_file(self.boots.len() + 1),
         });
@@ -226,6 +222,24 @@ impl Guests<'_> {
     fn show(&self, test: Test) {
         self.report.show(&test, &self.place);
         self.report.keep(test);
+    }
+}
+
+/// `booted 7.2.13-amd64 in 9.0 s (2.5 s to its first program)`
+fn came_up(vm: &Vm) -> String {
+    let (origin, ready) = (vm.origin(), vm.ready());
+    let took = format!(
+        "{} {} in {:.1} s",
+        CameUp::of(origin).word(),
+        ready.release,
+        vm.boot_time().as_secs_f32()
+    );
+    let first = format!("{:.1} s to its first program", ready.kernel_seconds);
+    match origin {
+        // That was the boot of another.
+        Origin::Restored => took,
+        Origin::NotKept(reason) => format!("{took} ({first}; the next boots, too: {reason})"),
+        Origin::Booted | Origin::Kept(_) => format!("{took} ({first})"),
     }
 }
 

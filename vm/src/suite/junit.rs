@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::results::{self, Kernel, Results, Test, Verdict};
+use super::results::{self, Boot, Kernel, Results, Test, Verdict};
 use crate::Error;
 
 /// A suite for each program on each kernel.
@@ -41,9 +41,20 @@ fn suite(tests: &[Test], kernel: Option<&Kernel>) -> TestSuite {
         suite.add_property(("kernel", kernel.release.as_str()));
         suite.add_property(("package-version", kernel.package_version.as_str()));
         suite.add_property(("suite", kernel.suite.as_str()));
+        if let [first, ..] = kernel.boots.as_slice() {
+            let guests: Vec<String> = kernel.boots.iter().map(guest).collect();
+            suite.add_property(("guests", guests.join(", ").as_str()));
+            // All were run by one.
+            suite.add_property(("accelerator", first.accelerator));
+        }
     }
     suite.add_test_cases(tests.iter().map(|test| case(test, &name)));
     suite
+}
+
+/// `restored in 0.4 s`
+fn guest(boot: &Boot) -> String {
+    format!("{} in {:.1} s", boot.origin.word(), boot.seconds)
 }
 
 fn case(test: &Test, suite: &str) -> TestCase {
@@ -78,6 +89,7 @@ fn case(test: &Test, suite: &str) -> TestCase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::results::CameUp;
 
     #[test]
     fn counts_what_failed_and_what_was_in_error() {
@@ -96,6 +108,14 @@ mod tests {
             kernels: vec![Kernel {
                 name: "6.12".into(),
                 release: "6.12.107+deb13-amd64".into(),
+                boots: [(CameUp::Booted, 9.01), (CameUp::Restored, 0.42)]
+                    .map(|(origin, seconds)| Boot {
+                        origin,
+                        accelerator: "tcg",
+                        seconds,
+                        dmesg: "dmesg.txt".into(),
+                    })
+                    .into(),
                 ..Kernel::default()
             }],
             tests,
@@ -108,6 +128,8 @@ mod tests {
             "name=\"6.12 p\"",
             "t&lt;1&gt;",
             "6.12.107+deb13-amd64",
+            "name=\"accelerator\" value=\"tcg\"",
+            "value=\"booted in 9.0 s, restored in 0.4 s\"",
             "red &amp; dead",
             "type=\"hang\"",
         ] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::Error;
+use crate::{Error, Origin};
 
 /// How a test ended, or what kept it from ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -145,10 +145,38 @@ pub(crate) struct Kernel {
 /// One guest.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Boot {
+    pub(crate) origin: CameUp,
+    /// Who ran its instructions: `tcg` or `kvm`.
+    pub(crate) accelerator: &'static str,
     /// From the start of QEMU until it took orders.
     pub(crate) seconds: f64,
     /// Where its kernel's log is.
     pub(crate) dmesg: PathBuf,
+}
+
+/// How a guest came to take orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CameUp {
+    Booted,
+    /// From a snapshot of one that had booted.
+    Restored,
+}
+
+impl CameUp {
+    pub(crate) fn of(origin: &Origin) -> CameUp {
+        match origin {
+            Origin::Restored => CameUp::Restored,
+            Origin::Booted | Origin::Kept(_) | Origin::NotKept(_) => CameUp::Booted,
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            CameUp::Booted => "booted",
+            CameUp::Restored => "restored",
+        }
+    }
 }
 
 /// All of a run.
