@@ -37,9 +37,14 @@ const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_o
 /// log: kmemleak's findings are no warnings to it.
 const DEBUG_CONSOLE_LEVEL: u8 = 7;
 
-/// How long a guest that goes on from a snapshot may take: half a second where
-/// nothing else runs. Past that, it boots.
-const RESUME: Duration = Duration::from_secs(20);
+/// A guest that goes on from a snapshot may take this part of the time that one
+/// may take to boot; where nothing else runs it takes half a second. Past that,
+/// it boots.
+const RESUME: u32 = 3;
+
+/// How long the warming up may take: a second where nothing else runs, and many
+/// on a kernel that checks itself. What it had no time for is not warm.
+const WARMING: Duration = Duration::from_secs(30);
 
 /// A guest is kept without a word where it takes less than this.
 const UNNOTICED: Duration = Duration::from_secs(2);
@@ -255,7 +260,7 @@ impl Builder {
         }
         let place = self.place(&order.machine)?;
         if let Some(image) = place.find() {
-            match Vm::resume(&order, &image, RESUME.min(self.deadline)) {
+            match Vm::resume(&order, &image, self.deadline / RESUME) {
                 Ok(vm) => return Ok(vm),
                 Err(error) => {
                     place.clear();
@@ -347,7 +352,7 @@ impl Builder {
         };
         let mut vm = Vm::boot(&order, &Memory::In(&memory), &initramfs)?;
         let booted = Instant::now();
-        vm.set_origin(keep(place, &vm, &memory));
+        vm.set_origin(keep(place, &vm, &memory, self.deadline)?);
         // The keeping is no part of its boot.
         vm.settle(self.deadline + booted.elapsed())?;
         Ok(vm)
@@ -491,17 +496,19 @@ impl Builder {
     }
 }
 
-/// Keep this guest for the next of its kind, where that can be.
-fn keep(place: &Place<'_>, vm: &Vm, memory: &File) -> Origin {
+/// Keep this guest for the next of its kind, where that can be; an error is its
+/// end.
+fn keep(place: &Place<'_>, vm: &Vm, memory: &File, deadline: Duration) -> Result<Origin, Error> {
     // What its kernel found in itself, nobody is to begin with.
     if vm.alarmed() {
-        return Origin::NotKept("its kernel found a fault in itself".into());
+        return Ok(Origin::NotKept("its kernel found a fault in itself".into()));
     }
     let started = Instant::now();
     // What programs begin with is in its memory then, and need not be read in
     // each guest. Where the root has no shell, it is slower, and that is all.
-    let _ = vm.command("sh").args(["-c", WARM_UP]).output();
-    match place.keep(vm, memory) {
+    let warm_up = vm.command("sh").args(["-c", WARM_UP]).deadline(deadline);
+    warm_up.run_for(WARMING)?;
+    Ok(match place.keep(vm, memory) {
         Ok(()) => {
             let took = started.elapsed();
             if took > UNNOTICED {
@@ -513,7 +520,7 @@ fn keep(place: &Place<'_>, vm: &Vm, memory: &File) -> Origin {
             Origin::Kept(took)
         }
         Err(error) => Origin::NotKept(first_line(&error)),
-    }
+    })
 }
 
 fn first_line(error: &Error) -> String {

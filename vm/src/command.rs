@@ -136,6 +136,27 @@ impl<'vm> Command<'vm> {
             }
         }
     }
+
+    /// Run it for this long, and no longer: it is killed then, for which it has its
+    /// deadline, and the guest goes on. What it says is of no interest.
+    pub(crate) fn run_for(self, longest: Duration) -> Result<(), Error> {
+        let ends_at = Instant::now() + longest;
+        let mut process = self.spawn()?;
+        drop(process.stdin());
+        loop {
+            let left = ends_at.saturating_duration_since(Instant::now());
+            match process.events.recv_timeout(left) {
+                Ok(frame) if frame.kind == Kind::Exit => return Ok(()),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Err(process.vm.verdict()),
+            }
+        }
+        process.renew();
+        process.signal(libc::SIGKILL)?;
+        while !matches!(process.next_event()?, Event::Exit(_)) {}
+        Ok(())
+    }
 }
 
 /// The standard input of a program in the guest; its end is told on drop.
