@@ -97,6 +97,17 @@ fn is_on_time(vm: &Vm) {
     );
 }
 
+/// From the boot on, and each line as often as the guest itself has it.
+fn has_the_whole_log(vm: &Vm) {
+    let there = sh(vm, "busybox dmesg");
+    let here = vm.dmesg();
+    let count = |text: &str, line: &str| text.lines().filter(|other| *other == line).count();
+    assert!(there.contains("] Linux version "), "{there}");
+    for line in there.lines() {
+        assert_eq!(count(&here, line), count(&there, line), "{line}\n{here}");
+    }
+}
+
 #[test]
 fn restored_guests_have_all_but_their_luck_in_common() {
     let builder = guest()
@@ -133,6 +144,9 @@ fn restored_guests_have_all_but_their_luck_in_common() {
         assert_eq!(vm.ready().release, sh(vm, "uname -r"));
     }
     assert_eq!(others[0].console(), first.console());
+    for vm in &guests {
+        has_the_whole_log(vm);
+    }
     // What one writes, no other has.
     sh(&others[0], "echo mine > /tmp/file && echo mine > /usr/file");
     sh(&others[1], "test ! -e /tmp/file && test ! -e /usr/file");
