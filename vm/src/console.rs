@@ -218,12 +218,29 @@ impl Record<'_> {
     /// As dmesg(1) and the serial line show it.
     fn lines(&self) -> Vec<String> {
         let (seconds, rest) = (self.microseconds / 1_000_000, self.microseconds % 1_000_000);
-        let text = self.text.replace("\\x0a", "\n");
+        let text = unescaped(self.text);
         let lines = text
             .split('\n')
             .map(|line| format!("[{seconds:5}.{rest:06}] {line}"));
         lines.collect()
     }
+}
+
+/// What is no plain ASCII is there by its number, `\x09`, and so is the backslash.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split("\\x");
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let byte = part.get(..2).map(|digits| u8::from_str_radix(digits, 16));
+        match byte {
+            Some(Ok(byte)) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            _ => bytes.extend(["\\x", part].concat().as_bytes()),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Both in the order of their times; what the serial line repeats is there once.
@@ -337,13 +354,13 @@ mod tests {
 
     #[test]
     fn both_logs_are_one_in_the_order_of_their_times() {
-        let serial = "firmware\r\n[    2.000000] two\n[    3.000000][    T1] three\n\
+        let serial = "firmware\r\n[    2.000000] two\n[    3.000000][    T1] thr\tee\n\
                       [    4.000000] a panic\nits last word\n";
         let console = console(serial);
-        console.push_records(b"6,1,1000000,-;one\n6,2,3000000,-;three\n");
+        console.push_records(b"6,1,1000000,-;\\xc3\\xb6ne\n6,2,3000000,-;thr\\x09ee\n");
         assert_eq!(
             console.dmesg(),
-            "firmware\n[    1.000000] one\n[    2.000000] two\n[    3.000000] three\n\
+            "firmware\n[    1.000000] \u{f6}ne\n[    2.000000] two\n[    3.000000] thr\tee\n\
              [    4.000000] a panic\nits last word\n"
         );
     }
