@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 use crate::debian::Kernel;
-use crate::qemu::{Machine, Memory, PROGRAM, Qemu, Start};
-use crate::{Error, identity, initramfs};
+use crate::qemu::{Machine, Memory, Qemu, Start};
+use crate::{Arch, Error, identity, initramfs};
 
 /// Who runs the guest's instructions.
 ///
@@ -91,10 +91,9 @@ impl Accelerator {
     }
 
     /// The words for `-cpu`.
-    pub(crate) fn cpu(self) -> &'static str {
+    pub(crate) fn cpu(self, arch: Arch) -> &'static str {
         match self {
-            // The model that these kernels boot fastest on under emulation.
-            Accelerator::Tcg => "EPYC",
+            Accelerator::Tcg => arch.emulated(),
             Accelerator::Kvm => "host",
         }
     }
@@ -126,7 +125,16 @@ pub(crate) fn choose(kernel: &Kernel, asked: Option<Accel>) -> Result<Verdict, E
         (None, Ok(text)) => (parse(&text)?, VARIABLE),
         (None, Err(_)) => (Accel::Auto, ""),
     };
+    let arch = kernel.debian.arch();
     match asked {
+        Accel::Kvm if arch != Arch::HOST => Err(Error::Project(format!(
+            "KVM runs guests of the host's own architecture only, and this one is {arch}"
+        ))),
+        Accel::Auto if arch != Arch::HOST => Ok(Verdict {
+            host: String::new(),
+            kvm: false,
+            reason: format!("the guest is {arch}"),
+        }),
         Accel::Auto => find(kernel),
         other => Ok(Verdict {
             host: String::new(),
@@ -150,7 +158,7 @@ fn find(kernel: &Kernel) -> Result<Verdict, Error> {
             reason: format!("/dev/kvm: {error}"),
         });
     }
-    let qemu = kernel.debian.tool(PROGRAM)?;
+    let qemu = kernel.debian.tool(Arch::HOST.qemu())?;
     let host = format!("{} {}", identity::host_boot(), identity::of_tool(&qemu));
     let cache = kernel.debian.cache();
     let file = cache.folder().join(FOLDER).join("kvm.json");
@@ -178,10 +186,14 @@ fn find(kernel: &Kernel) -> Result<Verdict, Error> {
 /// Boot this kernel with KVM, to its first program and no further.
 fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String), Error> {
     let machine = Machine {
+        arch: Arch::HOST,
         qemu,
         accelerator: Accelerator::Kvm,
         kernel: kernel.vmlinux.clone(),
-        command_line: "console=ttyS0 loglevel=5 panic=-1 rdinit=/init".into(),
+        command_line: format!(
+            "{} loglevel=5 panic=-1 rdinit=/init",
+            Arch::HOST.kernel_words()
+        ),
         disks: Vec::new(),
         shares: Vec::new(),
         devices: Vec::new(),
@@ -194,7 +206,7 @@ fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String),
     } else {
         DEADLINE
     };
-    let initramfs = initramfs::build(&Boot::default(), []);
+    let initramfs = initramfs::build(&kernel.debian.init()?, &Boot::default(), []);
     let started = Instant::now();
     let start = Start::Boot {
         initramfs: &initramfs,

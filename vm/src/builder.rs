@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::debian::{FileSystem, Index, Kernel};
 use crate::progress::note;
-use crate::qemu::{Machine, Memory, PROGRAM, Share, memfd};
+use crate::qemu::{Machine, Memory, Share, memfd};
 use crate::snapshot::Place;
 use crate::vm::Order;
 use crate::{Accel, Error, Origin, Vm, accel, display, identity, initramfs};
@@ -28,10 +28,9 @@ pub(crate) const FIRST_MODULES: [&str; 7] = [
 
 /// Only what is wrong goes to the console: a serial line costs time under
 /// emulation. An oops, and a warning too, ends the guest, so that it is found
-/// and not waited for. On a busy host the clock that the kernel tests at its start
-/// can be late, and it panics ("IO-APIC + timer doesn't work"): that test is left out.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 \
-    mitigations=off no_timer_check rdinit=/init";
+/// and not waited for.
+const COMMAND_LINE: &str = "loglevel=5 panic=-1 oops=panic panic_on_warn=1 \
+    mitigations=off rdinit=/init";
 
 /// Once it is up, a debug kernel tells on its console what others keep in their
 /// log: kmemleak's findings are no warnings to it.
@@ -299,9 +298,11 @@ impl Builder {
 
     fn order(&self) -> Result<Order, Error> {
         let shares = self.checked_shares()?;
-        let qemu = self.kernel.debian.tool(PROGRAM)?;
+        let arch = self.kernel.debian.arch();
+        let qemu = self.kernel.debian.tool(arch.qemu())?;
         Ok(Order {
             machine: Machine {
+                arch,
                 display: display::words(self.display.as_deref(), &self.devices, &qemu)?,
                 qemu,
                 accelerator: accel::choose(&self.kernel, self.accel)?.accelerator(),
@@ -322,7 +323,7 @@ impl Builder {
         let root = FileSystem::of(&self.root)?;
         Ok(Place {
             cache: self.kernel.debian.cache(),
-            key: self.key(machine, root),
+            key: self.key(machine, root)?,
         })
     }
 
@@ -343,7 +344,7 @@ impl Builder {
         let contents = files
             .iter()
             .map(|file| (file.order.file.as_str(), file.bytes.as_slice()));
-        let initramfs = initramfs::build(&boot, contents);
+        let initramfs = initramfs::build(&self.kernel.debian.init()?, &boot, contents);
         let memory = place.and_then(|_| self.memory().ok());
         let (Some(place), Some(memory)) = (place, memory) else {
             let mut vm = Vm::boot(&order, &Memory::Own, &initramfs)?;
@@ -367,7 +368,7 @@ impl Builder {
 
     /// What of all guests are the same that have this key: all but what they are
     /// told once they have booted.
-    fn key(&self, machine: &Machine, root: FileSystem) -> String {
+    fn key(&self, machine: &Machine, root: FileSystem) -> Result<String, Error> {
         let mut hash = Sha256::new();
         let mut with = |part: &dyn std::fmt::Debug| hash.update(format!("{part:?}\n"));
         with(&identity::host_boot());
@@ -392,10 +393,10 @@ impl Builder {
         for (file, parameters) in &self.module_files {
             with(&(file.file_name(), parameters, identity::of_file(file)));
         }
-        hash.update(initramfs::INIT);
+        hash.update(self.kernel.debian.init()?);
         let hash = hash.finalize();
         let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}_{digits}", self.kernel.release)
+        Ok(format!("{}_{digits}", self.kernel.release))
     }
 
     /// The kernel's modules that were asked for, by the names that it has them
@@ -403,7 +404,8 @@ impl Builder {
     /// those that are built in.
     fn wanted_modules(&self, index: &Index) -> Result<(Vec<Named<'_>>, String), Error> {
         let mut modules = Vec::new();
-        let mut command_line = COMMAND_LINE.to_owned();
+        let of_arch = self.kernel.debian.arch().kernel_words();
+        let mut command_line = format!("{of_arch} {COMMAND_LINE}");
         for (names, parameters) in &self.modules {
             let name = self.kernel.first_module(index, names)?;
             if index.is_built_in(name) {

@@ -13,7 +13,7 @@ pub(crate) enum Fault {
 }
 
 /// The words of `WARN` and of `die`.
-const OOPS: [&str; 6] = [
+const OOPS: [&str; 8] = [
     CUT,
     "Oops: ",
     "BUG: ",
@@ -21,6 +21,9 @@ const OOPS: [&str; 6] = [
     // A program's own has "ip:" there, and is no fault of the kernel's.
     "general protection fault, ",
     "general protection fault: ",
+    // Of arm64: the address before its oops, and what it dies of beside oopses.
+    "Unable to handle kernel ",
+    "Internal error: ",
 ];
 
 /// What `WARN` starts with; on whose behalf, the next line tells.

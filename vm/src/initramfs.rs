@@ -5,15 +5,13 @@
 
 use dmashare_vm_init::{BOOT_FILE, Boot};
 
-/// The guest's process 1, built by `build.rs`.
-pub(crate) const INIT: &[u8] = include_bytes!(env!("VM_INIT"));
-
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 
-/// An archive with init, these orders, and these files.
+/// An archive with this init, these orders, and these files.
 pub(crate) fn build<'a>(
+    init: &[u8],
     boot: &Boot,
     files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
 ) -> Vec<u8> {
@@ -21,7 +19,7 @@ pub(crate) fn build<'a>(
     for directory in ["/proc", "/sys", "/dev", "/root", "/modules"] {
         entry(&mut archive, directory, DIRECTORY, &[]);
     }
-    entry(&mut archive, "/init", PROGRAM, INIT);
+    entry(&mut archive, "/init", PROGRAM, init);
     let orders = serde_json::to_vec(boot).expect("orders have a JSON form");
     entry(&mut archive, BOOT_FILE, FILE, &orders);
     for (name, content) in files {

@@ -21,6 +21,7 @@
 //! `cargo vm` reads from a project's Cargo.toml.
 
 mod accel;
+mod arch;
 mod builder;
 pub mod cache;
 pub mod cli;
@@ -47,6 +48,7 @@ pub mod suite;
 mod vm;
 
 pub use accel::Accel;
+pub use arch::Arch;
 pub use builder::Builder;
 pub use command::{Command, Event, Output, Process, Signaller, Stdin};
 pub use dmashare_vm_init::{Exit, MODULE_FILES, Ready, WindowSize};

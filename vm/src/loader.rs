@@ -46,7 +46,7 @@ impl Complaint {
             return Some(format!(
                 "it was built on a newer system than the guest's: the guest has no {version}; \
                  choose a newer `suite` in [workspace.metadata.vm], or build it statically, for \
-                 x86_64-unknown-linux-musl"
+                 a musl target"
             ));
         }
         let library = said

@@ -38,8 +38,9 @@ use std::process::{Command, Stdio};
 use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 use serde::Deserialize;
 
-use crate::debian::{Debian, Kernel, Pins, Root, build_module, is_path};
-use crate::{Builder, Error, GuestOptions};
+use crate::debian::{Debian, Kernel, LOCK_FILE, Pins, Root, build_module, is_path};
+use crate::progress::note;
+use crate::{Arch, Builder, Error, GuestOptions};
 
 /// The cargo that runs us, or the one in `PATH`. What it runs, it runs on the host,
 /// though a user's cargo has us for its runner.
@@ -241,17 +242,29 @@ impl Project {
         }
     }
 
+    /// Whether `vm.lock` pins the kernel called `name` for these guests.
+    pub(crate) fn pins_kernel(&self, debian: &Debian, name: &str) -> bool {
+        debian.arch() == Arch::HOST && self.pins.has_kernel(name)
+    }
+
     /// Whether the kernel called `name` is built from source.
     pub(crate) fn builds(&self, name: &str) -> bool {
         name == "debug" || self.settings.builds.contains_key(name)
     }
 
     /// The kernel called `name`: one of the settings' builds, or one of
-    /// [`Kernel::prepare`], where `vm.lock` pins it.
+    /// [`Kernel::prepare`], where `vm.lock` pins it. It pins none of another
+    /// architecture than ours.
     ///
     /// # Errors
     /// What could not be fetched or built.
     pub fn kernel(&self, debian: &Debian, name: &str) -> Result<Kernel, Error> {
+        if debian.arch() != Arch::HOST && self.pins.has_kernel(name) {
+            note(&format!(
+                "{LOCK_FILE} pins kernel {name} and the root for x86_64, not for {}",
+                debian.arch()
+            ));
+        }
         let debian = &debian.clone().pinned(self.pins.clone());
         let Some(build) = self.settings.builds.get(name) else {
             return Ok(Kernel::prepare(debian, name)?);
@@ -301,6 +314,8 @@ impl Project {
     ) -> Result<Builder, Error> {
         let settings = &self.settings;
         let kernel = self.kernel(debian, kernel)?;
+        // Whatever has to be fetched or built is so before anything boots.
+        debian.init()?;
         let root = match &options.root {
             Some(path) => Root::of_path(debian, path)?,
             None => self.root(debian)?,

@@ -17,9 +17,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::Error;
 use crate::accel::Accelerator;
 use crate::debian::Tool;
+use crate::{Arch, Error};
 
 /// A folder of the host in the guest.
 #[derive(Clone, Debug)]
@@ -45,7 +45,8 @@ impl Share {
 /// What QEMU is to make of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    /// How [`PROGRAM`] is called.
+    pub(crate) arch: Arch,
+    /// How its QEMU is called.
     pub(crate) qemu: Tool,
     pub(crate) accelerator: Accelerator,
     pub(crate) kernel: PathBuf,
@@ -109,9 +110,6 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// The program that boots x86-64 guests.
-pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
-
 impl Qemu {
     pub(crate) fn start(
         machine: &Machine,
@@ -119,7 +117,7 @@ impl Qemu {
         start: &Start<'_>,
     ) -> Result<Qemu, Error> {
         Qemu::try_start(machine, memory, start).map_err(|source| Error::Start {
-            program: PROGRAM,
+            program: machine.arch.qemu(),
             source,
         })
     }
@@ -295,10 +293,10 @@ fn without_noise(stderr: &str) -> String {
 fn arguments(command: &mut Command, machine: &Machine) {
     command
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-        .args(["-display", &machine.display, "-vga", "none"])
-        .args(["-machine", "q35"])
+        .args(["-display", &machine.display])
+        .args(machine.arch.machine())
         .args(["-accel", machine.accelerator.accel()])
-        .args(["-cpu", machine.accelerator.cpu()])
+        .args(["-cpu", machine.accelerator.cpu(machine.arch)])
         .args(["-smp", &machine.cpus.to_string()])
         .args(["-m", &format!("{}M", machine.memory_mib)])
         .args(["-append", &machine.command_line])

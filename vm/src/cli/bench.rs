@@ -19,6 +19,8 @@ pub(super) struct Options {
     /// The kernel; default: the project's
     #[arg(long, short, value_name = "NAME")]
     kernel: Option<String>,
+    #[command(flatten)]
+    pub(super) processor: super::Processor,
     /// Who runs its instructions, as for `cargo vm run`
     #[arg(long, value_name = "WHICH")]
     accel: Option<Accel>,
@@ -84,6 +86,11 @@ fn measure(options: &Options, kernel: &str, builder: &Builder) -> Result<Report,
     };
     let release = first.ready().release.clone();
     drop(first);
+    let mut asked = vec!["--kernel".to_owned(), kernel.to_owned()];
+    asked.extend(["--arch".to_owned(), options.processor.arch.to_string()]);
+    if let Some(accel) = options.accel {
+        asked.extend(["--accel".to_owned(), accel.to_string()]);
+    }
 
     let (mut words, mut ready, mut cold) = (Vec::new(), Vec::new(), Vec::new());
     let (mut restored_commands, mut cold_commands) = (Vec::new(), Vec::new());
@@ -93,8 +100,8 @@ fn measure(options: &Options, kernel: &str, builder: &Builder) -> Result<Report,
         ready.push(restored.boot_time());
         drop(restored);
         cold.push(builder.clone().cold(true).boot()?.boot_time());
-        restored_commands.push(command(kernel, options.accel, &[], &release)?);
-        cold_commands.push(command(kernel, options.accel, &["--cold"], &release)?);
+        restored_commands.push(command(&asked, &[], &release)?);
+        cold_commands.push(command(&asked, &["--cold"], &release)?);
         progress.set(u64::from(run) * 100 / u64::from(options.runs));
     }
     Ok(Report {
@@ -114,21 +121,13 @@ fn measure(options: &Options, kernel: &str, builder: &Builder) -> Result<Report,
 }
 
 /// How long the whole of a one-line command takes.
-fn command(
-    kernel: &str,
-    accel: Option<Accel>,
-    options: &[&str],
-    release: &str,
-) -> Result<Duration, Error> {
+fn command(asked: &[String], options: &[&str], release: &str) -> Result<Duration, Error> {
     let failed = |source| Error::Io {
         what: "run this program itself".into(),
         source,
     };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(["run", "--kernel", kernel]).args(options);
-    if let Some(accel) = accel {
-        command.arg("--accel").arg(accel.to_string());
-    }
+    command.arg("run").args(asked).args(options);
     let started = Instant::now();
     let output = command
         .arg("--")

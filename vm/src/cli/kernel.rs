@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{Sources, show, show_json, table};
-use crate::Error;
+use super::{Processor, Sources, show, show_json, table};
 use crate::debian::{self, Debian, Kernel, LOCK_FILE, Root, is_path, named, remove_kernel, source};
 use crate::progress::{note, size};
 use crate::project::Project;
+use crate::{Arch, Error};
 
 /// The name of the project's root, for `lock`.
 const ROOT: &str = "root";
@@ -17,19 +17,23 @@ const ROOT: &str = "root";
 pub(super) enum Verb {
     /// Show the names of kernels, and what each stands for
     List {
+        #[command(flatten)]
+        processor: Processor,
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Fetch kernels (or build, or take over from a path), and print which they are
     Fetch {
+        #[command(flatten)]
+        processor: Processor,
         /// Fetch what Debian has now, and let the name stand for it from now on
         #[arg(long)]
         update: bool,
         /// Their names; default: those that the project's tests boot
         names: Vec<String>,
     },
-    /// Pin kernels and the root to their packages, in the project's vm.lock
+    /// Pin kernels and the root, those for x86-64, to their packages, in the project's vm.lock
     Lock {
         /// To what Debian has now
         #[arg(long)]
@@ -39,6 +43,8 @@ pub(super) enum Verb {
     },
     /// Remove kernels from the cache, with their packages and what was built for them
     Rm {
+        #[command(flatten)]
+        processor: Processor,
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,
@@ -59,9 +65,22 @@ pub(super) enum Verb {
 
 pub(super) fn run(project: &Project, sources: &Sources, verb: &Verb) -> Result<u8, Error> {
     match verb {
-        Verb::List { json } => list(project, &sources.cache_only()?, *json),
-        Verb::Rm { names } => remove(project, &sources.cache_only()?, names),
-        Verb::Fetch { update, names } => fetch(project, &sources.open()?, names, *update),
+        Verb::List { processor, json } => {
+            let debian = sources.cache_only()?.for_arch(processor.arch);
+            list(project, &debian, *json)
+        }
+        Verb::Rm { processor, names } => {
+            let debian = sources.cache_only()?.for_arch(processor.arch);
+            remove(project, &debian, names)
+        }
+        Verb::Fetch {
+            processor,
+            update,
+            names,
+        } => {
+            let debian = sources.open_for(processor.arch)?;
+            fetch(project, &debian, names, *update)
+        }
         Verb::Lock { update, names } => lock(project, &sources.open()?, names, *update),
         Verb::Source { version } => {
             println!("{}", source(&sources.open()?, version)?.display());
@@ -84,6 +103,9 @@ fn list(project: &Project, debian: &Debian, json: bool) -> Result<u8, Error> {
     names.extend(settings.kernels.iter().chain([&settings.kernel]).cloned());
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
+    if debian.arch() != Arch::HOST {
+        names.retain(|name| !project.builds(name) && !is_path(name));
+    }
     let known = names.iter().map(|name| named(&debian, name, &builds));
     let known: Vec<_> = known.collect::<Result<_, _>>()?;
     if json {
@@ -116,7 +138,7 @@ fn fetch(project: &Project, debian: &Debian, names: &[String], update: bool) -> 
     };
     for name in names {
         let kernel = match update {
-            true if project.pins.has_kernel(name) => {
+            true if project.pins_kernel(debian, name) => {
                 return Err(Error::Project(format!(
                     "kernel {name} is pinned by {LOCK_FILE}; `cargo vm kernel lock --update {name}` moves it on"
                 )));

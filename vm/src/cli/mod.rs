@@ -23,7 +23,7 @@ use crate::debian::host::{self, Consent};
 use crate::debian::{self, Debian};
 use crate::progress::{Progress, note};
 use crate::project::{Project, cargo};
-use crate::{Error, GuestOptions, suite};
+use crate::{Arch, Error, GuestOptions, suite};
 
 /// Boot real kernels in QEMU and run programs and tests there; no KVM and no
 /// GPU needed.
@@ -60,7 +60,15 @@ impl Sources {
     /// # Errors
     /// What is missing, and how to get it.
     pub fn open(&self) -> Result<Debian, Error> {
-        let debian = self.cache_only()?;
+        self.open_for(Arch::default())
+    }
+
+    /// The same for guests of this architecture.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub fn open_for(&self, arch: Arch) -> Result<Debian, Error> {
+        let debian = self.cache_only()?.for_arch(arch);
         host::ensure(&debian, Consent::from_environment(self.yes))?;
         Ok(debian)
     }
@@ -97,6 +105,15 @@ enum Verb {
     Project(Vec<OsString>),
 }
 
+/// What guests run on.
+#[derive(Args, Clone, Copy, Default)]
+struct Processor {
+    /// The guest's architecture; vm.lock, kernels built from source and those of a path are
+    /// for x86_64 only
+    #[arg(long, value_enum, default_value_t, value_name = "ARCH")]
+    arch: Arch,
+}
+
 /// The one guest to boot.
 #[derive(Args, Clone)]
 struct OneGuest {
@@ -104,6 +121,8 @@ struct OneGuest {
     /// path with a slash (../linux, ./arch/x86/boot/bzImage); default: the project's
     #[arg(long, short, value_name = "NAME")]
     kernel: Option<String>,
+    #[command(flatten)]
+    processor: Processor,
     /// Build the project's own module for this kernel, and load it; its parameters ask for
     /// it, too
     #[arg(long)]
@@ -137,6 +156,8 @@ struct TestOptions {
     /// The kernels to boot, with commas between them; default: the project's
     #[arg(long, short, value_delimiter = ',', value_name = "NAMES")]
     kernel: Vec<String>,
+    #[command(flatten)]
+    processor: Processor,
     /// Only the tests marked for the guest
     #[arg(long, conflicts_with = "host_only")]
     guest_only: bool,
@@ -200,20 +221,21 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Error> {
+    let open = |processor: Processor| cli.sources.open_for(processor.arch);
     // The program's project, which need not be that of the current folder.
     if let Verb::Runner(options) = cli.command {
         let project = runner::project(&options)?;
-        return runner::run(&project, &cli.sources.open()?, &options);
+        return runner::run(&project, &open(options.guest.processor)?, &options);
     }
     let project = &Project::load()?;
     match cli.command {
         Verb::Runner(_) => unreachable!("it has returned"),
-        Verb::Run(options) => run::run(project, &cli.sources.open()?, &options),
-        Verb::Shell(options) => shell::run(project, &cli.sources.open()?, &options),
+        Verb::Run(options) => run::run(project, &open(options.guest.processor)?, &options),
+        Verb::Shell(options) => shell::run(project, &open(options.guest.processor)?, &options),
         Verb::Test(options) => {
             let debian = match options.host_only {
                 true => None,
-                false => Some(cli.sources.open()?),
+                false => Some(open(options.processor)?),
             };
             let options = suite::Options {
                 kernels: options.kernel,
@@ -228,13 +250,13 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
             };
             suite::run(project, debian.as_ref(), &options)
         }
-        Verb::Bench(options) => bench::run(project, &cli.sources.open()?, &options),
+        Verb::Bench(options) => bench::run(project, &open(options.processor)?, &options),
         Verb::Kernel(verb) => kernel::run(project, &cli.sources, &verb),
         Verb::Cache(options) => {
             let debian = cli.sources.cache_only()?;
             cache::run(project, &debian, cli.sources.yes, &options)
         }
-        Verb::Module(verb) => module::run(project, &cli.sources.open()?, &verb),
+        Verb::Module(verb) => module::run(project, &open(verb.processor())?, &verb),
         Verb::Project(words) => project_command(project, &words, &cli.sources),
     }
 }

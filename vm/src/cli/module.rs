@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::Processor;
 use crate::Error;
 use crate::debian::{Debian, Findings, build_module, check_module, check_style};
 use crate::project::Project;
@@ -16,6 +17,8 @@ pub(super) enum Verb {
         /// The kernel to build it for; default: the project's
         #[arg(long, short, value_name = "NAME")]
         kernel: Option<String>,
+        #[command(flatten)]
+        processor: Processor,
     },
     /// Build it with every warning (W=1) and sparse (C=2), and run checkpatch; status 1 where
     /// something is found
@@ -26,10 +29,21 @@ pub(super) enum Verb {
     },
 }
 
+impl Verb {
+    /// What it is built for: checked it is for ours only, whose compilers and
+    /// sparse warn of the same.
+    pub(super) fn processor(&self) -> Processor {
+        match self {
+            Verb::Build { processor, .. } => *processor,
+            Verb::Check { .. } => Processor::default(),
+        }
+    }
+}
+
 pub(super) fn run(project: &Project, debian: &Debian, verb: &Verb) -> Result<u8, Error> {
     let folder = folder(project)?;
     match verb {
-        Verb::Build { kernel } => {
+        Verb::Build { kernel, .. } => {
             let name = kernel.as_ref().unwrap_or(&project.settings.kernel);
             let kernel = project.kernel(debian, name)?;
             println!("{}", build_module(debian, &kernel, &folder)?.display());

@@ -15,7 +15,7 @@ use crate::{Error, Vm};
 #[derive(Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    guest: super::OneGuest,
+    pub(super) guest: super::OneGuest,
     /// How long the program may take
     #[arg(long, default_value = "60s", value_parser = super::duration, value_name = "TIME")]
     deadline: Duration,

@@ -46,7 +46,7 @@ const PASSED_ON: [&str; 22] = [
 #[derive(Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    guest: super::OneGuest,
+    pub(super) guest: super::OneGuest,
     /// How long the program may take
     #[arg(long, default_value = "5m", value_parser = super::duration, value_name = "TIME")]
     deadline: Duration,

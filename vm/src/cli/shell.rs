@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    guest: super::OneGuest,
+    pub(super) guest: super::OneGuest,
 }
 
 pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {

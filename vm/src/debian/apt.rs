@@ -14,15 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::mirror::{Mirror, stanzas};
 use super::run::{self, Said};
 use super::{Debian, Error};
+use crate::Arch;
 use crate::cache::{self, Cache};
 use crate::progress::{Progress, note, size};
 
 /// Lists are good this long; a package that has vanished from the mirror since
 /// then makes them fetched anew before.
 const LISTS_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Everything is amd64, whatever the host is.
-const ARCHITECTURE: &str = "amd64";
 
 /// Part of apt for programs like this one: fetches a file and checks its hash.
 const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
@@ -60,8 +58,17 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// apt for `suites`, with lists as asked.
+    /// apt for `suites`, with lists as asked: of what runs on the host.
     pub(super) fn new(debian: &Debian, suites: &[&str], lists: Lists) -> Result<Self, Error> {
+        Self::of_arch(debian, Arch::HOST, suites, lists)
+    }
+
+    /// apt for `suites`, with lists as asked: of what runs in the guest.
+    pub(super) fn of_guest(debian: &Debian, suites: &[&str], lists: Lists) -> Result<Self, Error> {
+        Self::of_arch(debian, debian.arch, suites, lists)
+    }
+
+    fn of_arch(debian: &Debian, arch: Arch, suites: &[&str], lists: Lists) -> Result<Self, Error> {
         let cache = &debian.cache;
         for suite in suites {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
@@ -76,7 +83,7 @@ impl Apt {
             Some(uri) => Mirror::chosen(uri),
             None => Mirror::of_host()?,
         };
-        let name = suites.join("+");
+        let name = format!("{}{}", suites.join("+"), arch.suffix());
         let folder = cache.folder().join("apt").join(&name);
         let archives = folder.join("archives/partial");
         let partial = cache.folder().join("apt/lists/partial");
@@ -88,8 +95,11 @@ impl Apt {
             name,
         };
         let _lock = cache.lock("apt")?;
-        cache::write(&apt.config, config(cache.folder(), &folder).as_bytes())?;
-        apt.update(&folder, &sources(&mirror, suites), lists)?;
+        cache::write(
+            &apt.config,
+            config(cache.folder(), &folder, arch).as_bytes(),
+        )?;
+        apt.update(&folder, &sources(&mirror, suites, arch), lists)?;
         Ok(apt)
     }
 
@@ -292,7 +302,7 @@ pub(super) fn parse_file(file: &str) -> Option<(String, String)> {
 }
 
 /// The sources: one deb822 stanza a suite.
-fn sources(mirror: &Mirror, suites: &[&str]) -> String {
+fn sources(mirror: &Mirror, suites: &[&str], arch: Arch) -> String {
     let mut text = String::new();
     for suite in suites {
         let mut line = |name: &str, value: &str| {
@@ -303,7 +313,7 @@ fn sources(mirror: &Mirror, suites: &[&str]) -> String {
         line("URIs", &mirror.uri);
         line("Suites", suite);
         line("Components", "main");
-        line("Architectures", ARCHITECTURE);
+        line("Architectures", arch.debian());
         // Neither translations nor what other packages hook into apt.
         line("Targets", "Packages");
         // Whole lists: cheaper than patching them once a day.
@@ -322,8 +332,8 @@ fn sources(mirror: &Mirror, suites: &[&str]) -> String {
 }
 
 /// The configuration, on top of the host's (apt.conf(5)).
-fn config(cache: &Path, folder: &Path) -> String {
-    let (cache, folder) = (cache.display(), folder.display());
+fn config(cache: &Path, folder: &Path, arch: Arch) -> String {
+    let (cache, folder, arch) = (cache.display(), folder.display(), arch.debian());
     format!(
         r#"// Private: of this folder alone, on top of the host's configuration.
 Dir::Etc::SourceList "{folder}/apt.sources";
@@ -341,9 +351,9 @@ Dir::Cache::srcpkgcache "";
 // Other suites keep their lists in the same folder.
 APT::Get::List-Cleanup "false";
 APT::Sandbox::User "root";
-APT::Architecture "{ARCHITECTURE}";
+APT::Architecture "{arch}";
 #clear APT::Architectures;
-APT::Architectures {{ "{ARCHITECTURE}"; }};
+APT::Architectures {{ "{arch}"; }};
 APT::Default-Release "";
 APT::Install-Recommends "false";
 APT::Install-Suggests "false";
@@ -395,10 +405,15 @@ E: not a line of it
 
     #[test]
     fn sources_are_a_stanza_a_suite() {
-        let text = sources(&Mirror::chosen("http://m/debian"), &["trixie", "sid"]);
+        let text = sources(
+            &Mirror::chosen("http://m/debian"),
+            &["trixie", "sid"],
+            Arch::Aarch64,
+        );
         let stanzas = stanzas(&text);
         assert_eq!(stanzas.len(), 2);
         assert_eq!(stanzas[0]["Suites"], "trixie");
+        assert_eq!(stanzas[0]["Architectures"], "arm64");
         assert_eq!(stanzas[0].get("Check-Valid-Until"), None);
         assert_eq!(stanzas[1]["Check-Valid-Until"], "no");
     }

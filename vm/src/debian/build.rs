@@ -135,6 +135,7 @@ impl<'a> Kbuild<'a> {
             // Or it asks for the kernel's type information to take the module's
             // from: the stock packages do not all have it.
             .arg("CONFIG_DEBUG_INFO_BTF_MODULES=")
+            .args(self.kernel.debian.arch.kbuild())
             .args(arguments);
         let (source, release) = (self.source_dir.display(), &self.kernel.release);
         let mut progress = Progress::spinner(&format!("{what} {source} for {release}"));

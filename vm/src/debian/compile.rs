@@ -9,6 +9,7 @@ use super::root::digest;
 use super::source::Source;
 use super::toolchain::{Scratch, Toolchain};
 use super::{Debian, Error, Kernel, run, tree};
+use crate::Arch;
 use crate::cache;
 use crate::progress::{Progress, note};
 
@@ -68,6 +69,15 @@ impl Kernel {
     /// # Ok::<(), dmashare_vm::debian::Error>(())
     /// ```
     pub fn build(debian: &Debian, name: &str, extra: &[PathBuf]) -> Result<Self, Error> {
+        if debian.arch != Arch::X86_64 {
+            return Err(Error::Config {
+                name: name.to_owned(),
+                problem: format!(
+                    "kernels are built from source for x86_64 only, and not for {}; choose one of Debian's",
+                    debian.arch
+                ),
+            });
+        }
         let config = configuration(name, extra)?;
         let source = Source::prepare(debian, SERIES)?;
         let toolchain = Toolchain::of_kernels(debian, &source.suite)?;

@@ -8,6 +8,7 @@ use rustix::process::geteuid;
 
 use super::tools::{self, installed, packages};
 use super::{Debian, Error, apt, run};
+use crate::Arch;
 use crate::progress::{Progress, note, size};
 
 /// Whether packages may be installed on the host.
@@ -44,16 +45,18 @@ impl Consent {
     }
 }
 
-/// The programs that this host lacks, by name.
+/// The programs that this host lacks for guests of this architecture, by name.
 ///
 /// ```
-/// for program in dmashare_vm::debian::host::missing() {
+/// use dmashare_vm::{Arch, debian::host};
+///
+/// for program in host::missing(Arch::X86_64) {
 ///     println!("this host has no {program}");
 /// }
 /// ```
 #[must_use]
-pub fn missing() -> Vec<&'static str> {
-    tools::missing()
+pub fn missing(arch: Arch) -> Vec<&'static str> {
+    tools::missing(arch)
 }
 
 /// Sees to it that there is what a VM takes, after saying what is fetched and
@@ -78,7 +81,7 @@ pub fn missing() -> Vec<&'static str> {
 /// # Ok::<(), dmashare_vm::debian::Error>(())
 /// ```
 pub fn ensure(debian: &Debian, consent: Consent) -> Result<(), Error> {
-    let missing = missing();
+    let missing = missing(debian.arch);
     if missing.is_empty() {
         return Ok(());
     }
@@ -94,11 +97,11 @@ pub fn ensure(debian: &Debian, consent: Consent) -> Result<(), Error> {
         return tools::bring(debian, &packages);
     }
     match install_or_not(consent, &packages)? {
-        None => match self::missing() {
+        None => match self::missing(debian.arch) {
             still if still.is_empty() => Ok(()),
             still => Err(not_installed(&still)),
         },
-        // A copy is amd64, as guests are.
+        // A copy is amd64.
         Some(_) if !cfg!(target_arch = "x86_64") => Err(not_installed(&missing)),
         Some(hindrance) => {
             note(&format!(

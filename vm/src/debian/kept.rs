@@ -12,6 +12,7 @@ use super::apt::Deb;
 use super::compile::DEBUG;
 use super::root::digest;
 use super::{Debian, Error, Kernel, kernel, own, plan, root};
+use crate::Arch;
 use crate::cache::{self, Size};
 
 /// What no plan tells of (built modules, what other programs keep) is of use as
@@ -154,7 +155,7 @@ pub fn remove_kernel(debian: &Debian, name: &str, builds: &[&str]) -> Result<u64
             freed += fs::metadata(&file).map_or(0, |stat| stat.len());
             cache::remove(&file)?;
         }
-        plan::forget(debian, &Kernel::plan_name(name))?;
+        plan::forget(debian, &Kernel::plan_name(debian, name))?;
     }
     Ok(freed)
 }
@@ -201,7 +202,7 @@ pub(crate) fn clean(debian: &Debian, entry: &Size) -> Result<bool, Error> {
 /// What the name of a kernel of Debian's stands for.
 fn planned(debian: &Debian, name: &str) -> Option<kernel::Plan> {
     let pinned = debian.pins.kernel(name);
-    pinned.or_else(|| plan::recorded(debian, &Kernel::plan_name(name)))
+    pinned.or_else(|| plan::recorded(debian, &Kernel::plan_name(debian, name)))
 }
 
 /// The artefacts of the kernel called `name`.
@@ -218,6 +219,10 @@ fn artefacts(
             .map(|key| (kind, key))
             .collect())
     };
+    let made_here = name == DEBUG || builds.contains(&name) || own::is_path(name);
+    if made_here && debian.arch != Arch::HOST {
+        return Ok(Vec::new());
+    }
     if name == DEBUG || builds.contains(&name) {
         let prefix = format!("{name}_");
         return of(kernel::KIND, &|key| {
@@ -316,6 +321,9 @@ impl Kept {
         let asked = rest.rsplit_once('-').map_or(rest, |(asked, _)| asked);
         match kind {
             "root" => {
+                // The architecture is in the names of its packages, too.
+                let asked = rest.strip_suffix(Arch::Aarch64.suffix()).unwrap_or(rest);
+                let asked = asked.rsplit_once('-').map_or(asked, |(asked, _)| asked);
                 let plan = root::Plan { debs };
                 self.add(debian, root::KIND, plan.key(asked), &plan.debs);
             }
@@ -478,6 +486,40 @@ mod tests {
                 &format!("toolchain/7.2.13-amd64_7.2.13-1-{files}"),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_of_another_architecture_is_kept_too() {
+        let (_folder, debian) = debian();
+        let arm64 = debian.clone().for_arch(Arch::Aarch64);
+        let tool = r#"{"debs":[{"package":"tool","version":"1","file":"tool_1_arm64.deb","uri":"","bytes":1,"hash":"SHA256:ab"}]}"#;
+        let debs = serde_json::from_str::<AnyPlan>(tool).unwrap().debs;
+        let root = root::Plan { debs }.key("trixie-backports");
+        make(&debian, root::KIND, &root);
+        make(&debian, root::KIND, "trixie-backports-00");
+        let name = root::plan_name(&arm64, "trixie-backports", &["tool".to_owned()]);
+        plan(&debian, &name, tool);
+        let files = digest("tool_1_arm64.deb");
+        make(&debian, "toolchain", &format!("trixie-init-arm64-{files}"));
+        plan(&debian, "toolchain-trixie-init-arm64-00", tool);
+        let key = "7.2.14-arm64_7.2.14-1";
+        make(&debian, "kernel", key);
+        make(&debian, "module", "7.2.14-arm64_ab");
+        let kernel = kernel_plan("14").replace("amd64", "arm64");
+        plan(&debian, &Kernel::plan_name(&arm64, "7.2"), &kernel);
+        assert_eq!(stale_keys(&debian), ["root/trixie-backports-00"]);
+
+        // One name, two kernels.
+        assert_eq!(named(&debian, "7.2", &[]).unwrap().release, None);
+        let known = named(&arm64, "7.2", &[]).unwrap();
+        assert_eq!(known.release.as_deref(), Some("7.2.14-arm64"));
+        // Built from source they are x86-64's alone.
+        make(&debian, "kernel", "debug_7.2.14-1-aa");
+        assert!(remove_kernel(&arm64, DEBUG, &[]).is_err());
+        assert!(remove_kernel(&debian, "7.2", &[]).is_err());
+        remove_kernel(&arm64, "7.2", &[]).unwrap();
+        let rest = cache::entries(&debian.cache.folder().join("kernel")).unwrap();
+        assert_eq!(rest.len(), 1);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::modules::{Index, Texts};
 use super::own::{self, Own};
 use super::pins::{self, Pinned};
 use super::{Debian, Error, bzimage, pack, plan, run, unpack};
+use crate::Arch;
 use crate::cache;
 use crate::progress::note;
 
@@ -27,8 +28,9 @@ pub(super) const SUITES: [(&str, &str); 4] = [
 /// What kernels are called in the cache.
 pub(super) const KIND: &str = "kernel";
 
-/// The package that names a suite's current kernel, of the plain flavour.
-const CURRENT: &str = "linux-image-amd64";
+/// The package that names a suite's current kernel, of the plain flavour: this,
+/// and the architecture.
+const CURRENT: &str = "linux-image-";
 
 /// Made of the packages: about so many times their size, at most. Modules are
 /// unpacked and packed again while both are there; the ELF kernel is four times
@@ -49,8 +51,8 @@ pub struct Kernel {
     /// The suite it is from: `sid`. What is built for it is built there. Empty
     /// for one of the user's own.
     pub suite: String,
-    /// What is booted: the uncompressed ELF kernel, by its PVH note, or the
-    /// bzImage of one that was built from source.
+    /// What is booted: the uncompressed ELF kernel, by its PVH note; the bzImage
+    /// of one that was built from source; the uncompressed `Image` of arm64.
     pub vmlinux: PathBuf,
     /// The folder that has `lib/modules/RELEASE`, with depmod's files.
     pub modules: PathBuf,
@@ -117,10 +119,10 @@ impl Kernel {
         if let Some(plan) = debian.pins.kernel(name) {
             return Self::make_pinned(debian, name, &plan);
         }
-        let before = plan::recorded::<Plan>(debian, &Self::plan_name(name));
+        let before = plan::recorded::<Plan>(debian, &Self::plan_name(debian, name));
         let kernel = plan::follow(
             debian,
-            &Self::plan_name(name),
+            &Self::plan_name(debian, name),
             &format!("kernel {name}"),
             |lists| find(debian, name, &wanted, lists),
             |plan| Self::make(debian, name, plan),
@@ -152,7 +154,7 @@ impl Kernel {
         let wanted = Wanted::of(name)?;
         plan::renew(
             debian,
-            &Self::plan_name(name),
+            &Self::plan_name(debian, name),
             &format!("kernel {name}"),
             |lists| find(debian, name, &wanted, lists),
             |plan| Self::make(debian, name, plan),
@@ -282,8 +284,8 @@ impl Kernel {
     }
 
     /// What the plan of the kernel called `name` is called.
-    pub(super) fn plan_name(name: &str) -> String {
-        format!("kernel-{}", name.replace(':', "-"))
+    pub(super) fn plan_name(debian: &Debian, name: &str) -> String {
+        format!("kernel-{}{}", name.replace(':', "-"), debian.arch.suffix())
     }
 
     fn make(debian: &Debian, name: &str, plan: &Plan) -> Result<Self, Error> {
@@ -426,8 +428,8 @@ fn known(seen: &[String]) -> String {
 fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Plan, Error> {
     let mut seen = Vec::new();
     for suite in wanted.suites() {
-        let apt = Apt::new(debian, &[suite], lists)?;
-        let Some(release) = current(&apt)? else {
+        let apt = Apt::of_guest(debian, &[suite], lists)?;
+        let Some(release) = current(&apt, debian.arch)? else {
             continue;
         };
         if !wanted.fits(&release) {
@@ -451,8 +453,9 @@ fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Pl
 }
 
 /// The release of a suite's current kernel.
-pub(super) fn current(apt: &Apt) -> Result<Option<String>, Error> {
-    Ok(apt.show(CURRENT)?.as_ref().and_then(release_of))
+pub(super) fn current(apt: &Apt, arch: Arch) -> Result<Option<String>, Error> {
+    let package = format!("{CURRENT}{}", arch.debian());
+    Ok(apt.show(&package)?.as_ref().and_then(release_of))
 }
 
 /// The release that [`CURRENT`] depends on.
@@ -510,7 +513,11 @@ fn assemble(
             problem: "no vmlinuz in the kernel's packages".to_owned(),
         })?;
     let data = fs::read(image).map_err(cache::Error::io("read", image))?;
-    let vmlinux = bzimage::vmlinux(&data).map_err(|problem| Error::Unexpected {
+    let vmlinux = match debian.arch {
+        Arch::X86_64 => bzimage::vmlinux(&data),
+        Arch::Aarch64 => arm64_image(data),
+    };
+    let vmlinux = vmlinux.map_err(|problem| Error::Unexpected {
         path: image.clone(),
         problem,
     })?;
@@ -520,6 +527,15 @@ fn assemble(
 
     add_modules(debian, &unpacked, release, folder)?;
     Ok(cache::remove(&tree)?)
+}
+
+/// arm64's `Image` as it is: Debian does not compress it, and it is what QEMU
+/// boots (Documentation/arch/arm64/booting.rst, "Call the kernel image").
+fn arm64_image(data: Vec<u8>) -> Result<Vec<u8>, String> {
+    match data.get(0x38..0x3c) {
+        Some(b"ARM\x64") => Ok(data),
+        _ => Err("no uncompressed arm64 image: its magic number is missing".to_owned()),
+    }
 }
 
 /// Moves the modules in `from` into the kernel in `folder`, and makes an image

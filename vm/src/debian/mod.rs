@@ -27,24 +27,29 @@
 //! was decided, so that it need not be decided again), `unpack`; `tools` (the
 //! programs that it takes, the host's or a copy) and [`host`] (how it gets them);
 //! `pack`; `pins` (what `vm.lock` says); then what is made: `bzimage` and `modules`
-//! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`], `toolchain` (what builds), `compile` (kernels from source, configured
-//! by `kconfig`), [`build_module`], [`check_module`] and [`check_style`] with
-//! `findings`; and `kept`, which tells what of all that is still of use.
+//! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`],
+//! `toolchain` (what builds), `compile` (kernels from source, configured by
+//! `kconfig`), [`build_module`], [`build_program`], `init` (the guest's process 1),
+//! [`check_module`] and [`check_style`] with `findings`; and `kept`, which tells
+//! what of all that is still of use.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::Arch;
 use crate::cache::{self, Cache};
 
 mod apt;
 mod build;
+mod busybox;
 mod bzimage;
 mod check;
 mod compile;
 mod disk;
 mod findings;
 pub mod host;
+mod init;
 mod kconfig;
 mod kept;
 mod kernel;
@@ -54,6 +59,7 @@ mod own;
 mod pack;
 mod pins;
 mod plan;
+mod program;
 mod root;
 mod run;
 mod source;
@@ -74,6 +80,7 @@ pub(crate) use kernel::known_names;
 pub(crate) use modules::Index;
 pub(crate) use own::is_path;
 pub use pins::{FILE as LOCK_FILE, Pins};
+pub use program::build_program;
 pub use root::Root;
 pub use source::source;
 pub(crate) use tools::Tool;
@@ -91,6 +98,7 @@ pub(crate) use tools::Tool;
 pub struct Debian {
     cache: Cache,
     mirror: Option<String>,
+    arch: Arch,
     pins: Arc<Pins>,
     /// The copies of programs that were looked at and are whole, by their plans'
     /// names.
@@ -105,16 +113,45 @@ impl Debian {
         Self {
             cache,
             mirror,
+            arch: Arch::default(),
             pins: Arc::default(),
             copies: Arc::default(),
         }
     }
 
-    /// The same, where kernels and roots are to be these and no others.
+    /// The same, where kernels and roots are to be these and no others. Pins are
+    /// for [`Arch::X86_64`]: guests of another architecture have none.
     #[must_use]
     pub fn pinned(mut self, pins: Pins) -> Self {
-        self.pins = Arc::new(pins);
+        self.pins = match self.arch {
+            Arch::HOST => Arc::new(pins),
+            _ => Arc::default(),
+        };
         self
+    }
+
+    /// The same for guests of this architecture: [`Kernel`], [`Root`],
+    /// [`build_module`] and [`build_program`] make what runs there. To be said
+    /// before [`pinned`](Debian::pinned).
+    ///
+    /// ```
+    /// use dmashare_vm::{Arch, cache::Cache, debian::Debian};
+    ///
+    /// let debian = Debian::new(Cache::open()?, None).for_arch(Arch::Aarch64);
+    /// assert_eq!(debian.arch(), Arch::Aarch64);
+    /// # Ok::<(), dmashare_vm::cache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn for_arch(mut self, arch: Arch) -> Self {
+        self.arch = arch;
+        self.pins = Arc::default();
+        self
+    }
+
+    /// What its guests are.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// The cache that it fills.

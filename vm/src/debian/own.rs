@@ -13,6 +13,7 @@ use super::kconfig::Config;
 use super::kernel::add_modules;
 use super::root::{FROM, digest, hex};
 use super::{Debian, Error, Kernel, bzimage};
+use crate::Arch;
 use crate::cache;
 use crate::progress::note;
 
@@ -109,6 +110,12 @@ impl Kernel {
             path: path.to_path_buf(),
             problem,
         };
+        if debian.arch != Arch::HOST {
+            return Err(wrong(format!(
+                "a kernel of your own can be for x86-64 only, and the guest is {}; there are Debian's for it: 6.12, debian:sid",
+                debian.arch
+            )));
+        }
         let place = path
             .canonicalize()
             .map_err(|error| wrong(error.to_string()))?;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::apt::{self, Apt, Deb, Lists};
 use super::toolchain::suites;
 use super::{Debian, Error, kernel, plan, root};
+use crate::Arch;
 use crate::cache;
 
 /// The file's name, in a project's folder.
@@ -162,8 +163,8 @@ impl Pins {
     /// Pins the kernel called `name` to what it stands for in `debian`'s cache,
     /// where it has been fetched to.
     pub(crate) fn pin_kernel(&mut self, debian: &Debian, name: &str) -> Result<(), Error> {
-        let plan: kernel::Plan =
-            plan::recorded(debian, &kernel::Kernel::plan_name(name)).ok_or_else(|| lost(name))?;
+        let plan: kernel::Plan = plan::recorded(debian, &kernel::Kernel::plan_name(debian, name))
+            .ok_or_else(|| lost(name))?;
         let pinned = PinnedKernel {
             name: name.to_owned(),
             debs: pins(&plan.debs).ok_or_else(|| lost(name))?,
@@ -186,7 +187,7 @@ impl Pins {
         packages: &[&str],
     ) -> Result<(), Error> {
         let packages = root::in_order(packages);
-        let plan: root::Plan = plan::recorded(debian, &root::plan_name(suite, &packages))
+        let plan: root::Plan = plan::recorded(debian, &root::plan_name(debian, suite, &packages))
             .ok_or_else(|| lost("root"))?;
         self.roots = vec![PinnedRoot {
             suite: suite.to_owned(),
@@ -369,7 +370,8 @@ impl Pinned<'_> {
         }
         let now = match self.name {
             "root" => None,
-            _ => kernel::current(apt)?.map(|release| format!(", whose kernel is {release} now")),
+            _ => kernel::current(apt, Arch::HOST)?
+                .map(|release| format!(", whose kernel is {release} now")),
         };
         Ok(Error::Gone {
             what: self.what.to_owned(),

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::apt::{self, Apt, Deb, Lists};
 use super::disk::FileSystem;
 use super::pins::{self, Pinned};
-use super::{Debian, Error, pack, plan, unpack};
+use super::{Debian, Error, busybox, pack, plan, unpack};
 use crate::cache;
 use crate::progress::note;
 
@@ -92,8 +92,9 @@ pub(super) fn in_order(packages: &[&str]) -> Vec<String> {
 }
 
 /// What the plan of a root with these packages is called.
-pub(super) fn plan_name(suite: &str, packages: &[String]) -> String {
-    format!("root-{suite}-{}", digest(&packages.join(" ")))
+pub(super) fn plan_name(debian: &Debian, suite: &str, packages: &[String]) -> String {
+    let hash = digest(&packages.join(" "));
+    format!("root-{suite}-{hash}{}", debian.arch.suffix())
 }
 
 impl Root {
@@ -121,7 +122,7 @@ impl Root {
         }
         plan::follow(
             debian,
-            &plan_name(suite, &names),
+            &plan_name(debian, suite, &names),
             &format!("a root of Debian {suite}"),
             |lists| decide(debian, suite, &names, lists),
             |plan: &Plan| Self::make(debian, suite, plan),
@@ -147,7 +148,7 @@ impl Root {
         let names = in_order(packages);
         plan::renew(
             debian,
-            &plan_name(suite, &names),
+            &plan_name(debian, suite, &names),
             &format!("a root of Debian {suite}"),
             |lists| decide(debian, suite, &names, lists),
             |plan: &Plan| Self::make(debian, suite, plan),
@@ -263,7 +264,7 @@ impl Root {
 }
 
 fn decide(debian: &Debian, suite: &str, names: &[String], lists: Lists) -> Result<Plan, Error> {
-    let debs = Apt::new(debian, &[suite], lists)?.with_dependencies(names)?;
+    let debs = Apt::of_guest(debian, &[suite], lists)?.with_dependencies(names)?;
     Ok(Plan { debs })
 }
 
@@ -320,13 +321,10 @@ fn finish(tree: &Path) -> Result<(), Error> {
 /// person who opens a shell there reaches for.
 fn link_applets(tree: &Path) -> Result<(), Error> {
     let bin = tree.join("usr/bin");
-    // Asked of itself; it is static, but may be built for another processor.
-    let mut list = super::run::program(&bin.join("busybox").to_string_lossy());
-    list.arg("--list");
-    let Ok(applets) = super::run::run(&mut list) else {
+    let Ok(program) = fs::read(bin.join("busybox")) else {
         return Ok(());
     };
-    for applet in applets.lines() {
+    for applet in busybox::applets(&program) {
         let link = bin.join(applet);
         let there = [&link, &tree.join("usr/sbin").join(applet)];
         if there.iter().all(|path| path.symlink_metadata().is_err()) {

@@ -18,6 +18,7 @@ use super::apt::{self, Apt, Deb, Lists};
 use super::kernel::depends;
 use super::root::{digest, link_programs};
 use super::{Debian, Error, Kernel, plan, run, unpack};
+use crate::Arch;
 use crate::cache::{self, Lock, SCRATCH};
 
 /// What Kbuild's makefiles call, beside the compiler.
@@ -44,6 +45,18 @@ const KERNEL_TOOLS: [&str; 9] = [
     "libelf-dev",
     "tar",
 ];
+
+/// The suite whose libc and compiler programs are built with.
+const PROGRAMS_SUITE: &str = "trixie";
+
+/// The suite whose Rust is new enough for this crate, and on which the default
+/// root and the compilers beside it are based.
+const RUST_SUITE: &str = "trixie-backports";
+
+/// Rust as Debian packages it, and its standard library: that of the guest's
+/// architecture comes beside ours.
+const RUST: [&str; 2] = ["cargo", "rustc"];
+const STANDARD_LIBRARY: &str = "libstd-rust-dev";
 
 /// Which packages a root is of.
 #[derive(Serialize, Deserialize)]
@@ -93,6 +106,25 @@ impl Toolchain {
         Self::prepare(debian, &name, suite, &what, |lists| {
             let debs = Apt::new(debian, &suites(suite), lists)?.with_dependencies(&packages)?;
             Ok(Plan { debs })
+        })
+    }
+
+    /// The one that programs in C for the guest are built in.
+    pub(super) fn of_programs(debian: &Debian) -> Result<Self, Error> {
+        let mut packages = c_compiler(debian.arch).to_vec();
+        packages.extend(["coreutils", "dash"]);
+        let what = format!("a C compiler for {}", debian.arch);
+        Self::of_packages(debian, PROGRAMS_SUITE, &packages, &what)
+    }
+
+    /// The one that the guest's init is built in: Rust, and its standard library
+    /// for both.
+    pub(super) fn of_init(debian: &Debian) -> Result<Self, Error> {
+        let key = format!("{RUST_SUITE}-init{}", debian.arch.suffix());
+        let name = format!("toolchain-{key}-{}", digest(&RUST.join(" ")));
+        let what = format!("a Rust compiler for {}, Debian {RUST_SUITE}", debian.arch);
+        Self::prepare(debian, &name, &key, &what, |lists| {
+            decide_for_rust(debian, lists)
         })
     }
 
@@ -177,12 +209,13 @@ pub(super) fn suites(suite: &str) -> Vec<&str> {
 /// Chooses the packages: the headers, bare, since they depend on a whole system
 /// with an initramfs; the compiler and the tools with what they need.
 fn decide_for_headers(debian: &Debian, kernel: &Kernel, lists: Lists) -> Result<Plan, Error> {
-    let apt = Apt::new(debian, &suites(&kernel.suite), lists)?;
+    let apt = Apt::of_guest(debian, &suites(&kernel.suite), lists)?;
     let package = format!("linux-headers-{}", kernel.release);
     let headers = apt.show(&package)?.ok_or_else(|| Error::Packages {
         suite: kernel.suite.clone(),
         said: format!(
-            "the mirror has no {package} any more; `cargo vm kernel fetch --update {}` takes the kernel that it has now",
+            "the mirror has no {package} any more; `cargo vm kernel fetch{} --update {}` takes the kernel that it has now",
+            debian.arch.option(),
             kernel.name
         ),
     })?;
@@ -194,12 +227,68 @@ fn decide_for_headers(debian: &Debian, kernel: &Kernel, lists: Lists) -> Result<
     };
     let mut bare = of_kind(&["linux-headers-"]);
     bare.push(package);
-    let mut tools = of_kind(&["gcc-", "linux-compiler-", "linux-kbuild-"]);
+    let mut tools = of_kind(&["linux-compiler-", "linux-kbuild-"]);
+    tools.extend(of_kind(&["gcc-"]).iter().map(|gcc| compiler(debian, gcc)));
     tools.extend(TOOLS.map(str::to_owned));
 
     let mut debs = apt.alone(&bare)?;
+    // The tools run here: the headers' own links to linux-kbuild fit either.
+    let apt = Apt::new(debian, &suites(&kernel.suite), lists)?;
     debs.extend(apt.with_dependencies(&tools)?);
     Ok(Plan { debs })
+}
+
+/// Chooses the packages: Rust and compilers that run here, and the guest's
+/// standard library, bare, since it depends on what runs there.
+fn decide_for_rust(debian: &Debian, lists: Lists) -> Result<Plan, Error> {
+    let newer = |package: &str| format!("{package}/{RUST_SUITE}");
+    let mut tools: Vec<String> = RUST.map(newer).to_vec();
+    tools.push(newer(STANDARD_LIBRARY));
+    // What is run while it builds is linked for here, the rest for there.
+    for arch in [Arch::HOST, debian.arch] {
+        tools.extend(c_compiler(arch).map(str::to_owned));
+    }
+    tools.extend(["coreutils", "dash"].map(str::to_owned));
+    let mut debs = Apt::new(debian, &suites(RUST_SUITE), lists)?.with_dependencies(&tools)?;
+    let there =
+        Apt::of_guest(debian, &[RUST_SUITE], lists)?.alone(&[STANDARD_LIBRARY.to_owned()])?;
+    let version = |debs: &[Deb]| {
+        let found = debs.iter().find(|deb| deb.package == STANDARD_LIBRARY);
+        found.map(|deb| deb.version.clone()).unwrap_or_default()
+    };
+    // Each architecture is built for itself: one may be some hours ahead.
+    if version(&debs) != version(&there) {
+        return Err(Error::Packages {
+            suite: RUST_SUITE.to_owned(),
+            said: format!(
+                "{STANDARD_LIBRARY} is {} for {} and {} for {} at the moment; try again later",
+                version(&debs),
+                Arch::HOST.debian(),
+                version(&there),
+                debian.arch.debian()
+            ),
+        });
+    }
+    debs.extend(there);
+    Ok(Plan { debs })
+}
+
+/// The packages of a C compiler that runs here and builds for `arch`, and of the
+/// libc that it links with.
+fn c_compiler(arch: Arch) -> [&'static str; 2] {
+    match arch {
+        Arch::X86_64 => [arch.compiler_package(), "libc6-dev"],
+        Arch::Aarch64 => [arch.compiler_package(), "libc6-dev-arm64-cross"],
+    }
+}
+
+/// The package of the compiler `gcc-16` or `gcc-16-for-host`, as headers ask for
+/// it, that runs here and builds for the guest.
+fn compiler(debian: &Debian, gcc: &str) -> String {
+    match debian.arch {
+        Arch::X86_64 => gcc.to_owned(),
+        Arch::Aarch64 => format!("{}-aarch64-linux-gnu", gcc.trim_end_matches("-for-host")),
+    }
 }
 
 /// Adds to the unpacked packages what programs expect of a root.

@@ -16,17 +16,22 @@ use serde::{Deserialize, Serialize};
 use super::apt::{self, Apt, Deb};
 use super::root::digest;
 use super::{Debian, Error, plan, run};
+use crate::Arch;
 use crate::cache;
 
 /// Programs that a VM takes, and the Debian package of each.
-const NEEDED: [(&str, &str); 5] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
+const NEEDED: [(&str, &str); 6] = [
+    (Arch::X86_64.qemu(), "qemu-system-x86"),
+    (Arch::Aarch64.qemu(), "qemu-system-arm"),
     ("mkfs.erofs", "erofs-utils"),
     ("depmod", "kmod"),
     // Part of every Debian; asked for so that another host gets a clear word.
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
 ];
+
+/// What the name of each QEMU begins with.
+const QEMU: &str = "qemu-system-";
 
 /// The suite that copies are from: new enough for every guest, and the one that
 /// a guest's root is from by default, so that its lists are there.
@@ -52,14 +57,19 @@ struct Plan {
     debs: Vec<Deb>,
 }
 
-/// Every program that a VM takes.
-fn programs() -> impl Iterator<Item = &'static str> {
-    NEEDED.iter().map(|(program, _)| *program)
+/// Every program that a VM of this architecture takes.
+fn programs(arch: Arch) -> impl Iterator<Item = &'static str> {
+    NEEDED
+        .iter()
+        .map(|(program, _)| *program)
+        .filter(move |program| !program.starts_with(QEMU) || *program == arch.qemu())
 }
 
 /// The programs that the host lacks.
-pub(super) fn missing() -> Vec<&'static str> {
-    programs().filter(|program| !installed(program)).collect()
+pub(super) fn missing(arch: Arch) -> Vec<&'static str> {
+    programs(arch)
+        .filter(|program| !installed(program))
+        .collect()
 }
 
 /// The packages of `programs`.
@@ -118,7 +128,7 @@ impl Tool {
             ],
             environment: Vec::new(),
         };
-        if program.starts_with("qemu-system-") {
+        if program.starts_with(QEMU) {
             for firmware in QEMU_FIRMWARE {
                 tool.arguments.extend(["-L".to_owned(), inside(firmware)]);
             }
@@ -161,7 +171,7 @@ impl Debian {
         let no_program = || Error::NoProgram {
             program: program.to_owned(),
         };
-        let packages = packages(&missing());
+        let packages = packages(&missing(self.arch));
         let plan: Plan = plan::recorded(self, &plan_name(&packages)).ok_or_else(no_program)?;
         let folder = make(self, &packages, &plan)?;
         let path = place(&folder.join(TREE), program).ok_or_else(no_program)?;
@@ -216,7 +226,7 @@ fn unpack(debian: &Debian, packages: &[&str], plan: &Plan) -> Result<PathBuf, Er
         super::unpack::packages(&debs, &what, &tree)?;
         let links = folder.join(PROGRAMS);
         fs::create_dir(&links).map_err(cache::Error::io("make the folder", &links))?;
-        for program in programs().filter(|program| place(&tree, program).is_some()) {
+        for program in programs(debian.arch).filter(|program| place(&tree, program).is_some()) {
             let link = links.join(program);
             symlink(Path::new("..").join(TREE).join(LOADER), &link)
                 .map_err(cache::Error::io("link", &link))?;
