@@ -27,6 +27,7 @@ pub mod cache;
 pub mod cli;
 mod command;
 mod console;
+mod cross;
 pub mod debian;
 mod display;
 mod error;

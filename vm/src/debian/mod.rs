@@ -83,7 +83,7 @@ pub use pins::{FILE as LOCK_FILE, Pins};
 pub use program::build_program;
 pub use root::Root;
 pub use source::source;
-pub(crate) use tools::Tool;
+pub(crate) use tools::{Tool, installed};
 
 /// Where packages come from and where what is made of them is kept.
 ///

@@ -82,7 +82,7 @@ pub(super) fn packages(programs: &[&str]) -> Vec<&'static str> {
 }
 
 /// Whether the host has `program`.
-pub(super) fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     find(program).is_some()
 }
 

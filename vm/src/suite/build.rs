@@ -29,12 +29,16 @@ struct PackageSettings {
     guest_tests: Vec<String>,
 }
 
-/// Build all of them.
-pub(crate) fn test_programs(project: &Project) -> Result<Vec<TestProgram>, Error> {
+/// Build all of them; `cross` tells cargo for what.
+pub(crate) fn test_programs(
+    project: &Project,
+    cross: &[String],
+) -> Result<Vec<TestProgram>, Error> {
     let marked = guest_tests(project)?;
     let mut arguments = vec!["test", "--workspace", "--no-run"];
     arguments.extend(project.settings.cargo_args.iter().map(String::as_str));
     let mut programs = Vec::new();
+    arguments.extend(cross.iter().map(String::as_str));
     for artifact in project.build("the tests", &arguments)? {
         if artifact.profile.test
             && let Some(path) = artifact.executable

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::debian::Debian;
 use crate::project::Project;
-use crate::{Builder, Error, GuestOptions};
+use crate::{Arch, Builder, Error, GuestOptions, cross};
 
 use build::TestProgram;
 use guest::Guests;
@@ -80,6 +80,8 @@ impl Default for Options {
 
 /// Run them, and print a line a test as they end, then a table and a summary.
 /// Without `debian` there are no guests, and only the host's tests run.
+/// Guests of another architecture than the host's run what is built for them, and
+/// the host nothing.
 ///
 /// Returns the exit status: 0 where all passed, 1 where a test failed, 77 where a
 /// signal killed a test program, and that of [`Error::exit_status`] where a guest
@@ -95,6 +97,8 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
     };
     // What cannot be had is known before anything runs, and what is fetched does
     // not count against a test's deadline.
+    let arch = debian.map_or(Arch::HOST, Debian::arch);
+    let cross = cross::arguments(project, arch)?;
     let mut guests = Vec::new();
     if let Some(debian) = debian {
         for kernel in kernels {
@@ -102,9 +106,10 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
             guests.push((kernel.as_str(), guest));
         }
     }
-    let programs = build::test_programs(project)?;
+    let programs = build::test_programs(project, &cross)?;
     let report = Report::new();
-    if !options.guest_only {
+    // What is built for another architecture does not run here.
+    if !options.guest_only && arch == Arch::HOST {
         on_the_host(project, options, &programs, &report);
     }
     let programs: Vec<&TestProgram> = programs.iter().filter(|p| p.guest).collect();
