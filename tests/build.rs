@@ -8,9 +8,14 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What they are compiled with: their own warnings are errors.
+const FLAGS: &str = "-std=gnu11 -O2 -Wall -Wextra -Werror -Wno-sign-compare";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=peers");
     println!("cargo::rerun-if-env-changed=CC");
+    // For who compiles them for another architecture.
+    println!("cargo::rustc-env=PEER_FLAGS={FLAGS}");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let mut table = String::from("&[\n");
@@ -27,14 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = name.ok_or("a peer's name is not UTF-8")?;
         let program = out.join(name);
         let status = Command::new(&compiler)
-            .args([
-                "-std=gnu11",
-                "-O2",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-Wno-sign-compare",
-            ])
+            .args(FLAGS.split(' '))
             .arg("-o")
             .arg(&program)
             .arg(&source)

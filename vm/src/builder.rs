@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dmashare_vm_init::{Boot, Module, Mount};
 use sha2::{Digest, Sha256};
 
-use crate::debian::{FileSystem, Index, Kernel};
+use crate::debian::{FileSystem, Index, Kernel, hex};
 use crate::progress::note;
 use crate::qemu::{Machine, Memory, Share, memfd};
 use crate::snapshot::Place;
@@ -394,9 +394,7 @@ impl Builder {
             with(&(file.file_name(), parameters, identity::of_file(file)));
         }
         hash.update(self.kernel.debian.init()?);
-        let hash = hash.finalize();
-        let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("{}_{digits}", self.kernel.release))
+        Ok(format!("{}_{}", self.kernel.release, hex(&hash.finalize())))
     }
 
     /// The kernel's modules that were asked for, by the names that it has them

@@ -593,9 +593,17 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// The folder that a file is in, or is to be in: here, where it has a name only.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Writes a small file whole or not at all: a new file, synced, then renamed.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     // A name of its own: another run may be writing the same file now.
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
         io::Write::write_all(&mut file, content)?;

@@ -21,41 +21,31 @@ pub(crate) fn words(
     devices: &[String],
     qemu: &Tool,
 ) -> Result<String, Error> {
-    let name = |device: &str| device.split(',').next().unwrap_or(device).to_owned();
-    let by_gl = devices
-        .iter()
-        .map(|device| name(device))
-        .find(|name| name.contains("-gl"));
-    let on_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let mut names = devices.iter().filter_map(|device| device.split(',').next());
+    let by_gl = names.find(|name| name.contains("-gl"));
     match (wanted, by_gl) {
         (Some(words), _) if words != AUTO => Ok(words.to_owned()),
         (None, None) => Ok("none".into()),
-        (Some(_), None) => Ok(match window(qemu, on_screen) {
-            Some(window) => window.to_owned(),
-            None => VNC.to_owned(),
-        }),
-        (Some(_), Some(device)) => match window(qemu, on_screen) {
-            Some(window) => Ok(format!("{window},gl=on")),
-            None => Err(no_gl(&device)),
-        },
-        (None, Some(device)) => {
-            if let Some(node) = render_node()
+        (Some(_), None) => Ok(window(qemu).unwrap_or(VNC).to_owned()),
+        (wanted, Some(device)) => {
+            if wanted.is_none()
+                && let Some(node) = render_node()
                 && has(qemu, "egl-headless")
             {
                 return Ok(format!("egl-headless,rendernode={node}"));
             }
-            match window(qemu, on_screen) {
-                Some(window) => Ok(format!("{window},gl=on")),
-                None => Err(no_gl(&device)),
-            }
+            window(qemu)
+                .map(|window| format!("{window},gl=on"))
+                .ok_or_else(|| no_gl(device))
         }
     }
 }
 
-/// QEMU's own window on the user's desktop.
-fn window(qemu: &Tool, on_screen: bool) -> Option<&'static str> {
+/// QEMU's own window, where the user has a desktop.
+fn window(qemu: &Tool) -> Option<&'static str> {
+    let on_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     ["gtk", "sdl"]
         .into_iter()
         .find(|window| on_screen && has(qemu, window))
@@ -74,14 +64,11 @@ fn has(qemu: &Tool, display: &str) -> bool {
 }
 
 fn render_node() -> Option<String> {
-    let mut nodes: Vec<String> = std::fs::read_dir("/dev/dri")
-        .ok()?
-        .flatten()
+    let entries = std::fs::read_dir("/dev/dri").ok()?.flatten();
+    entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
         .map(|entry| entry.path().to_string_lossy().into_owned())
-        .collect();
-    nodes.sort();
-    nodes.into_iter().next()
+        .min()
 }
 
 fn no_gl(device: &str) -> Error {

@@ -113,6 +113,12 @@ impl From<crate::cache::Error> for Error {
 }
 
 impl Error {
+    /// Gives an [`io::Error`] what was being done, for `map_err`.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+
     /// The exit status for this class of error.
     ///
     /// ```

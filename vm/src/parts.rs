@@ -1,6 +1,6 @@
 //! What a guest is made of, by name.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::cache::Cache;
 use crate::debian::host::{Consent, ensure};
@@ -57,8 +57,7 @@ impl Vm {
 }
 
 impl Parts {
-    /// The kernel: as [`Kernel::prepare`] takes it, or a path as
-    /// [`Kernel::of_path`] does, which has a slash in it.
+    /// The kernel, as [`Kernel::prepare`] takes it.
     pub fn kernel(mut self, name: impl Into<String>) -> Parts {
         self.kernel = name.into();
         self
@@ -99,10 +98,7 @@ impl Parts {
         let cache = Cache::open().map_err(debian::Error::from)?;
         let debian = Debian::new(cache, self.mirror);
         ensure(&debian, Consent::from_environment(false))?;
-        let kernel = match self.kernel.contains('/') {
-            true => Kernel::of_path(&debian, Path::new(&self.kernel))?,
-            false => Kernel::prepare(&debian, &self.kernel)?,
-        };
+        let kernel = Kernel::prepare(&debian, &self.kernel)?;
         let root = match &self.root {
             Some(path) => Root::of_path(&debian, path)?,
             None => {

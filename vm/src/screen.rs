@@ -23,6 +23,7 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::Error;
+use crate::cache::folder_of;
 
 /// How far a picture may be from what it should be.
 ///
@@ -184,14 +185,10 @@ pub fn load(path: impl AsRef<Path>) -> Result<RgbImage, Error> {
 pub fn save(picture: &RgbImage, path: impl AsRef<Path>) -> Result<(), Error> {
     let path = path.as_ref();
     let write = || {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
         let mut file = tempfile::Builder::new()
             // As any other file, and not as a secret.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)?;
+            .tempfile_in(folder_of(path))?;
         let mut png = io::Cursor::new(Vec::new());
         picture
             .write_to(&mut png, ImageFormat::Png)

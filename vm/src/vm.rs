@@ -116,7 +116,7 @@ impl Vm {
             let (agent, hears) = (qemu.agent.try_clone()?, qemu.agent.try_clone()?);
             Ok((serial, agent, hears, Qmp::connect(qemu.qmp.try_clone()?)?))
         };
-        let (serial, agent, hears, qmp) = lines().map_err(line("QEMU's lines"))?;
+        let (serial, agent, hears, qmp) = lines().map_err(Error::io("QEMU's lines"))?;
         let said = from.map_or("", |image| &image.about.console);
         let (console, console_thread) = Console::follow(said, serial);
         let processes = Arc::<Mutex<Processes>>::default();
@@ -286,7 +286,7 @@ impl Vm {
         // Not PPM: QEMU pads its rows where the width is not a multiple of four.
         let arguments = json!({ "filename": path, "format": "png" });
         qmp.execute("screendump", arguments)
-            .map_err(line("take a screendump"))?;
+            .map_err(Error::io("take a screendump"))?;
         let read = || -> image::ImageResult<RgbImage> {
             let qemu = &mut *lock(&self.guest.qemu);
             qemu.screen.seek(SeekFrom::Start(0))?;
@@ -316,7 +316,7 @@ impl Vm {
     pub fn vnc(&self) -> Result<Option<String>, Error> {
         let said = lock(&self.qmp)
             .execute("query-vnc", json!({}))
-            .map_err(line("ask for its VNC display"))?;
+            .map_err(Error::io("ask for its VNC display"))?;
         let word = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
         Ok((said["enabled"] == true).then(|| format!("{}:{}", word("host"), word("service"))))
     }
@@ -358,7 +358,7 @@ impl Vm {
             BootFailure::Silent => self.hang("unmounting the host's folders", SHARES),
         };
         self.shares(Kind::Unmount, SHARES).map_err(refused)?;
-        let taken = Snapshot::take(self, self.order.clone()).map_err(line("take a snapshot"));
+        let taken = Snapshot::take(self, self.order.clone()).map_err(Error::io("take a snapshot"));
         self.shares(Kind::Mount, SHARES).map_err(refused)?;
         taken
     }
@@ -484,14 +484,6 @@ fn seed() -> Result<Vec<u8>, Error> {
     let mut seed = vec![0; 64];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut seed))
-        .map_err(line("/dev/urandom"))?;
+        .map_err(Error::io("/dev/urandom"))?;
     Ok(seed)
-}
-
-fn line(what: &str) -> impl Fn(std::io::Error) -> Error + use<> {
-    let what = what.to_owned();
-    move |source| Error::Io {
-        what: what.clone(),
-        source,
-    }
 }

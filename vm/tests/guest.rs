@@ -1,5 +1,6 @@
 //! Real guests: what they do well, and what becomes of them when they do not.
 
+mod common;
 #[path = "guest/faults.rs"]
 mod faults;
 #[path = "guest/files.rs"]
@@ -11,26 +12,16 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use dmashare_vm::cli::Sources;
-use dmashare_vm::debian::{Debian, Kernel, Root, build_module};
+use dmashare_vm::debian::{Kernel, Root, build_module};
 use dmashare_vm::{Builder, Error, Event, Exit, Vm};
 
-fn debian() -> &'static Debian {
-    static DEBIAN: OnceLock<Debian> = OnceLock::new();
-    DEBIAN.get_or_init(|| {
-        Sources::default()
-            .open()
-            .expect("the host has what guests need")
-    })
-}
+use common::{PACKAGES, debian};
 
 fn guest() -> Builder {
     let kernel = Kernel::prepare(debian(), "7.2").expect("a kernel");
-    let packages = ["busybox-static", "coreutils", "dash", "kmod"];
-    let root = Root::prepare(debian(), "trixie", &packages).expect("a root");
+    let root = Root::prepare(debian(), "trixie", &PACKAGES).expect("a root");
     Builder::new(kernel, root.image)
 }
 

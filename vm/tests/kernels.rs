@@ -1,27 +1,17 @@
 //! Kernels and roots of the user's own, and those that `vm.lock` pins.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use dmashare_vm::cli::Sources;
-use dmashare_vm::debian::{Debian, Kernel, LOCK_FILE, Root, build_module};
+use dmashare_vm::debian::{Kernel, LOCK_FILE, Root, build_module};
 use dmashare_vm::{Builder, Error, Vm};
 
-/// What a guest needs to say something of itself.
-const PACKAGES: [&str; 4] = ["busybox-static", "coreutils", "dash", "kmod"];
-
-fn debian() -> &'static Debian {
-    static DEBIAN: OnceLock<Debian> = OnceLock::new();
-    DEBIAN.get_or_init(|| {
-        Sources::default()
-            .open()
-            .expect("the host has what guests need")
-    })
-}
+use common::{PACKAGES, debian};
 
 /// One of Debian's, to be taken apart.
 fn stock() -> Kernel {

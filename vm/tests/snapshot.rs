@@ -1,28 +1,20 @@
 //! Guests that go on from a snapshot: like those that boot, and not like each
 //! other.
 
+mod common;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dmashare_vm::cli::Sources;
-use dmashare_vm::debian::{Debian, Kernel, Root};
+use dmashare_vm::debian::{Kernel, Root};
 use dmashare_vm::{Builder, Error, Origin, Vm};
 
-fn debian() -> &'static Debian {
-    static DEBIAN: OnceLock<Debian> = OnceLock::new();
-    DEBIAN.get_or_init(|| {
-        Sources::default()
-            .open()
-            .expect("the host has what guests need")
-    })
-}
+use common::{PACKAGES, debian};
 
 fn guest() -> Builder {
     let kernel = Kernel::prepare(debian(), "7.2").expect("a kernel");
-    let packages = ["busybox-static", "coreutils", "dash", "kmod"];
-    let root = Root::prepare(debian(), "trixie", &packages).expect("a root");
+    let root = Root::prepare(debian(), "trixie", &PACKAGES).expect("a root");
     // Others may boot guests at the same time.
     Builder::new(kernel, root.image).boot_deadline(Duration::from_secs(240))
 }

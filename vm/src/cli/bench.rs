@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
+use super::show_json;
 use crate::debian::Debian;
 use crate::progress::Progress;
 use crate::project::Project;
@@ -65,8 +66,7 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
     }
     let report = measure(options, kernel, &builder)?;
     if options.json {
-        let text = serde_json::to_string_pretty(&report).expect("a report has a JSON form");
-        println!("{text}");
+        show_json(&report);
     } else {
         show(&report);
     }

@@ -1,6 +1,6 @@
 //! `cargo vm cache`: what the cache holds, and what of it may go.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{show, show_json, table};
 use crate::Error;
 use crate::cache::Size;
+use crate::debian::host::asked;
 use crate::debian::{Debian, clean, stale};
 use crate::progress::size;
 use crate::project::Project;
@@ -113,12 +114,7 @@ fn agreed(debian: &Debian, entries: &[Size]) -> Result<(), Error> {
             "--all removes {total} in {folder}; say --yes, too, where there is no terminal to ask on"
         )));
     }
-    eprint!("remove {total} in {folder}? [y/N] ");
-    // A prompt that cannot be shown is answered all the same, or not at all.
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    match read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
+    match asked(&format!("remove {total} in {folder}?")) {
         true => Ok(()),
         false => Err(Error::Project("nothing was removed".into())),
     }

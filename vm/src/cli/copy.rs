@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::cache::folder_of;
 use crate::{Error, Vm};
 
 #[derive(Args)]
@@ -81,8 +82,9 @@ fn within(guest: &str, host: &Path) -> String {
 
 /// Give the guest this file of the host's.
 pub(super) fn copy_in(vm: &Vm, host: &Path, guest: &str) -> Result<(), Error> {
-    let file = File::open(host).map_err(failed(host))?;
-    let metadata = file.metadata().map_err(failed(host))?;
+    let failed = || Error::io(host.to_string_lossy());
+    let file = File::open(host).map_err(failed())?;
+    let metadata = file.metadata().map_err(failed())?;
     if metadata.is_dir() {
         return Err(Error::Project(format!(
             "{} is a folder; the guest gets it with --share",
@@ -94,24 +96,15 @@ pub(super) fn copy_in(vm: &Vm, host: &Path, guest: &str) -> Result<(), Error> {
 
 /// Whole or not at all.
 fn copy_out(vm: &Vm, guest: &str, host: &Path) -> Result<(), Error> {
-    let folder = match host.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed(host))?;
+    let failed = || Error::io(host.to_string_lossy());
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(host)).map_err(failed())?;
     let mode = vm.read_file(guest, &mut file)?;
     let permissions = Permissions::from_mode(mode);
     file.as_file()
         .set_permissions(permissions)
-        .map_err(failed(host))?;
-    file.persist(host)
-        .map_err(|error| failed(host)(error.error))?;
+        .map_err(failed())?;
+    file.persist(host).map_err(|error| failed()(error.error))?;
     Ok(())
-}
-
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let what = path.display().to_string();
-    move |source| Error::Io { what, source }
 }
 
 #[cfg(test)]

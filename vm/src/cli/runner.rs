@@ -75,7 +75,7 @@ pub(super) fn project(options: &Options) -> Result<Project, Error> {
 
 pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {
     let program = program(options)?;
-    let here = env::current_dir().map_err(failed("the current directory"))?;
+    let here = env::current_dir().map_err(Error::io("the current directory"))?;
     let mut guest = options.guest.clone();
     let folder = program.parent().unwrap_or(Path::new("/"));
     let mut there = vec![
@@ -116,8 +116,8 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
 /// The program's path, as the guest has it, where links are resolved.
 fn program(options: &Options) -> Result<PathBuf, Error> {
     let name = &options.command[0];
-    let path = Path::new(name).canonicalize().map_err(failed(name))?;
-    let metadata = path.metadata().map_err(failed(name))?;
+    let path = Path::new(name).canonicalize().map_err(Error::io(name))?;
+    let metadata = path.metadata().map_err(Error::io(name))?;
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
         return Err(Error::Project(format!("{name} is no program")));
     }
@@ -174,11 +174,6 @@ fn package_of(project: &Project, here: &Path) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
-}
-
-fn failed(what: &str) -> impl FnOnce(std::io::Error) -> Error {
-    let what = what.to_owned();
-    move |source| Error::Io { what, source }
 }
 
 #[cfg(test)]

@@ -342,7 +342,8 @@ impl AsRoot {
     }
 }
 
-fn asked(question: &str) -> bool {
+/// What the person at the terminal says to this, where only yes is yes.
+pub(crate) fn asked(question: &str) -> bool {
     eprint!("{question} [y/N] ");
     // A prompt that cannot be shown is answered all the same, or not at all.
     let _ = std::io::stderr().flush();

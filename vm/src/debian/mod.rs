@@ -82,6 +82,7 @@ pub(crate) use own::is_path;
 pub use pins::{FILE as LOCK_FILE, Pins};
 pub use program::build_program;
 pub use root::Root;
+pub(crate) use root::hex;
 pub use source::source;
 pub(crate) use tools::{Tool, installed};
 

@@ -355,7 +355,7 @@ pub(super) fn digest(text: &str) -> String {
 }
 
 /// The first 64 bits of a hash in hexadecimal.
-pub(super) fn hex(hash: &[u8]) -> String {
+pub(crate) fn hex(hash: &[u8]) -> String {
     hash.iter()
         .take(8)
         .map(|byte| format!("{byte:02x}"))

@@ -11,13 +11,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dmashare_cli::demo::compare::{Difference, compare, difference_picture};
+use dmashare_cli::demo::compare::{Difference, compare};
 use dmashare_cli::demo::picture::{self, PictureError};
 use dmashare_cli::demo::report::{Actor, Event, Report, Step};
 use dmashare_cli::demo::scene;
 use dmashare_vm::cli::{Sources, duration};
 use dmashare_vm::debian::Kernel;
 use dmashare_vm::project::Project;
+use dmashare_vm::screen::difference_picture;
 use image::RgbImage;
 
 use output::{Output, OutputError};
@@ -172,7 +173,7 @@ fn check(
     report.step(Step::done(Actor::Host, "check", "CPU", started, bytes))?;
     if let Err(difference) = compared {
         let shown = output.beside("-diff");
-        shown.save(&difference_picture(screen, &expected))?;
+        shown.save(&difference_picture(screen, &expected, 0))?;
         return Err(Failure::Differs {
             difference,
             shown: shown.path().to_owned(),

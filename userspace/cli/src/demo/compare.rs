@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 
 /// How a picture differs from what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,28 +66,6 @@ pub fn compare(got: &RgbImage, expected: &RgbImage) -> Result<(), Difference> {
     })
 }
 
-/// The picture with its right pixels dark and its wrong ones red, to look at.
-///
-/// ```
-/// use dmashare_cli::demo::compare::difference_picture;
-/// use image::{Rgb, RgbImage};
-/// let (grey, mut spoilt) = (RgbImage::from_pixel(2, 1, Rgb([80; 3])), RgbImage::new(2, 1));
-/// spoilt[(0, 0)] = Rgb([80; 3]);
-/// let shown = difference_picture(&spoilt, &grey);
-/// assert_eq!(shown[(0, 0)], Rgb([20; 3]));
-/// assert_eq!(shown[(1, 0)], Rgb([255, 0, 0]));
-/// ```
-pub fn difference_picture(got: &RgbImage, expected: &RgbImage) -> RgbImage {
-    let (width, height) = expected.dimensions();
-    RgbImage::from_fn(width, height, |x, y| {
-        let right = &expected[(x, y)];
-        match got.get_pixel_checked(x, y) == Some(right) {
-            true => Rgb(right.0.map(|channel| channel / 4)),
-            false => Rgb([255, 0, 0]),
-        }
-    })
-}
-
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,6 +105,8 @@ impl fmt::Display for Hex {
 
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
     #[test]
