@@ -459,25 +459,29 @@ impl Builder {
     }
 
     fn checked_shares(&self) -> Result<Vec<Share>, Error> {
-        let mut shares = Vec::new();
-        for (at, (folder, writable)) in self.shares.iter().enumerate() {
-            let path = folder.canonicalize().map_err(|source| Error::Io {
-                what: format!("share {}", folder.display()),
-                source,
-            })?;
+        let mut folders = Vec::new();
+        for (folder, writable) in &self.shares {
+            let path = folder
+                .canonicalize()
+                .map_err(Error::io(format!("share {}", folder.display())))?;
             if is_guests_own(&path) {
                 return Err(Error::Project(format!(
                     "the guest cannot have {}: it needs its own; share a folder in it",
                     path.display()
                 )));
             }
-            shares.push(Share {
+            folders.push((path, *writable));
+        }
+        // One in another is mounted after it, or it would be out of sight.
+        folders.sort_by_key(|(path, _)| path.components().count());
+        let shares = folders.into_iter().enumerate();
+        Ok(shares
+            .map(|(at, (path, writable))| Share {
                 path,
                 tag: format!("share{at}"),
-                writable: *writable,
-            });
-        }
-        Ok(shares)
+                writable,
+            })
+            .collect())
     }
 
     fn mounts(&self, root: FileSystem) -> Vec<Mount> {

@@ -115,7 +115,26 @@ pub(crate) fn finish(orders: &Boot) -> io::Result<()> {
         mount_ordered(other, &other.target)?;
     }
     find_modules()?;
+    // A kernel without a network has none to bring up.
+    let _ = loopback();
     name(orders)
+}
+
+/// Programs that are tested speak to themselves over 127.0.0.1.
+fn loopback() -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeros are a request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP.try_into().expect("it is a short");
+    // SAFETY: the request is one of this ioctl's, and outlives the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Where `/lib` is not a link to `/usr/lib`, as in a root of its user's own,
