@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
+use dmashare_vm_init::{Exit, Frame, Kind, Spawn, WindowSize};
 
+use crate::flow::Flow;
 use crate::guest::lock;
 use crate::loader::Complaint;
 use crate::{Error, Vm};
@@ -99,15 +100,16 @@ impl<'vm> Command<'vm> {
     /// # Errors
     /// A guest that is gone, told apart as in [`Error`].
     pub fn spawn(self) -> Result<Process<'vm>, Error> {
-        let (id, events) = self.vm.register();
+        let (id, events, flow) = self.vm.register();
         let process = Process {
             vm: self.vm,
             id,
             program: self.spawn.argv.join(" "),
             complaint: RefCell::new(Complaint::of(&self.spawn.argv[0])),
             events,
+            flow,
             deadline: self.deadline,
-            ends_at: Instant::now() + self.deadline,
+            ends_at: after(self.deadline),
         };
         self.vm.send(&Frame::json(Kind::Spawn, id, &self.spawn))?;
         Ok(process)
@@ -138,41 +140,53 @@ impl<'vm> Command<'vm> {
     }
 
     /// Run it for this long, and no longer: it is killed then, for which it has its
-    /// deadline, and the guest goes on. What it says is of no interest.
+    /// deadline, and the guest goes on. What it says is of no interest, nor what the
+    /// kernel says meanwhile.
     pub(crate) fn run_for(self, longest: Duration) -> Result<(), Error> {
-        let ends_at = Instant::now() + longest;
+        let mut ends_at = after(longest);
         let mut process = self.spawn()?;
         drop(process.stdin());
+        let mut killed = false;
         loop {
-            let left = ends_at.saturating_duration_since(Instant::now());
+            let left = ends_at.map_or(longest, |at| at.saturating_duration_since(Instant::now()));
             match process.events.recv_timeout(left) {
                 Ok(frame) if frame.kind == Kind::Exit => return Ok(()),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => break,
+                Ok(frame) => process.took(&frame),
                 Err(RecvTimeoutError::Disconnected) => return Err(process.vm.verdict()),
+                Err(RecvTimeoutError::Timeout) if killed => return Err(process.overdue()),
+                Err(RecvTimeoutError::Timeout) => {
+                    process.renew();
+                    ends_at = process.ends_at;
+                    process.signal(libc::SIGKILL)?;
+                    killed = true;
+                }
             }
         }
-        process.renew();
-        process.signal(libc::SIGKILL)?;
-        while !matches!(process.next_event()?, Event::Exit(_)) {}
-        Ok(())
     }
 }
 
 /// The standard input of a program in the guest; its end is told on drop.
+///
+/// Writing waits for a program that does not read, and ends with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe) once it has closed its end or is gone.
 pub struct Stdin {
     agent: Arc<Mutex<UnixStream>>,
+    flow: Arc<Flow>,
     process: u32,
 }
 
 impl Write for Stdin {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let part = &bytes[..bytes.len().min(MAX_PAYLOAD)];
         // A frame of no bytes would be its end.
-        if !part.is_empty() {
-            Frame::data(Kind::Stdin, self.process, part).write(&mut *lock(&self.agent))?;
+        if bytes.is_empty() {
+            return Ok(0);
         }
-        Ok(part.len())
+        let part = self
+            .flow
+            .reserve(bytes.len())
+            .ok_or(io::ErrorKind::BrokenPipe)?;
+        Frame::data(Kind::Stdin, self.process, &bytes[..part]).write(&mut *lock(&self.agent))?;
+        Ok(part)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -187,8 +201,8 @@ impl Drop for Stdin {
     }
 }
 
-/// Sends signals to a program in the guest, from another thread than the one that
-/// waits for it; made by [`Process::signaller`].
+/// Sends signals, and what comes with them, to a program in the guest, from another
+/// thread than the one that waits for it; made by [`Process::signaller`].
 #[derive(Clone)]
 pub struct Signaller {
     agent: Arc<Mutex<UnixStream>>,
@@ -202,6 +216,14 @@ impl Signaller {
     /// A guest that is gone.
     pub fn send(&self, signal: i32) -> io::Result<()> {
         Frame::json(Kind::Signal, self.process, &signal).write(&mut *lock(&self.agent))
+    }
+
+    /// Tell it that its terminal has a new size.
+    ///
+    /// # Errors
+    /// A guest that is gone.
+    pub fn resize(&self, size: WindowSize) -> io::Result<()> {
+        Frame::json(Kind::Resize, self.process, &size).write(&mut *lock(&self.agent))
     }
 }
 
@@ -241,8 +263,10 @@ pub struct Process<'vm> {
     program: String,
     complaint: RefCell<Complaint>,
     events: Receiver<Frame>,
+    flow: Arc<Flow>,
     deadline: Duration,
-    ends_at: Instant,
+    /// Never, where no clock goes that far.
+    ends_at: Option<Instant>,
 }
 
 impl Process<'_> {
@@ -252,17 +276,28 @@ impl Process<'_> {
     /// [`Error::Hang`] past its deadline, after which the guest is ended, too;
     /// [`Error::NotStarted`]; and whatever ended the guest.
     pub fn next_event(&self) -> Result<Event, Error> {
-        let left = self.ends_at.saturating_duration_since(Instant::now());
-        let frame = match self.events.recv_timeout(left) {
+        let left = self.left();
+        // One that says something all the time may not take longer than others.
+        let frame = match left {
+            Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
+            Some(left) => self.events.recv_timeout(left),
+            None => self
+                .events
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let frame = match frame {
             Ok(frame) => frame,
-            Err(RecvTimeoutError::Timeout) => {
-                return Err(self.vm.hang(&self.program, self.deadline));
-            }
+            Err(RecvTimeoutError::Timeout) => return Err(self.overdue()),
             Err(RecvTimeoutError::Disconnected) => return Err(self.vm.verdict()),
         };
         match frame.kind {
-            Kind::Stdout => Ok(Event::Stdout(frame.payload)),
+            Kind::Stdout => {
+                self.took(&frame);
+                Ok(Event::Stdout(frame.payload))
+            }
             Kind::Stderr => {
+                self.took(&frame);
                 self.complaint.borrow_mut().push(&frame.payload);
                 Ok(Event::Stderr(frame.payload))
             }
@@ -289,11 +324,31 @@ impl Process<'_> {
         }
     }
 
+    /// How much of its time is left; `None` where that does not matter: it has
+    /// ended, and what it said can be read at leisure.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let ends_at = self.ends_at.filter(|_| !self.flow.has_ended())?;
+        Some(ends_at.saturating_duration_since(Instant::now()))
+    }
+
+    /// It has used up its time: its guest is ended.
+    pub(crate) fn overdue(&self) -> Error {
+        self.vm.hang(&self.program, self.deadline)
+    }
+
+    /// Let it go on to write. A guest that does not hear it is found to be gone by
+    /// who waits for it.
+    fn took(&self, frame: &Frame) {
+        let took = Frame::json(Kind::Took, self.id, &frame.payload.len());
+        let _ = took.write(&mut *lock(&self.vm.agent()));
+    }
+
     /// Its standard input, which can be written to while another thread waits
     /// for its output, and which ends when it is dropped.
     pub fn stdin(&self) -> Stdin {
         Stdin {
             agent: self.vm.agent(),
+            flow: self.flow.clone(),
             process: self.id,
         }
     }
@@ -332,16 +387,13 @@ impl Process<'_> {
 
     /// Let its time begin again: it has shown that it goes on.
     pub(crate) fn renew(&mut self) {
-        self.ends_at = Instant::now() + self.deadline;
+        self.ends_at = after(self.deadline);
     }
+}
 
-    /// Tell it that its terminal has a new size.
-    ///
-    /// # Errors
-    /// A guest that is gone.
-    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
-        self.vm.send(&Frame::json(Kind::Resize, self.id, &size))
-    }
+/// `None` where no clock goes that far.
+fn after(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
 }
 
 impl Drop for Process<'_> {

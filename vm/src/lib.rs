@@ -33,6 +33,7 @@ mod display;
 mod error;
 mod fault;
 mod files;
+mod flow;
 mod guest;
 mod guest_options;
 mod identity;

@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dmashare_vm_init::{Mount, PORT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
 
 use crate::accel::Accelerator;
 use crate::debian::Tool;
@@ -198,9 +199,16 @@ impl Qemu {
 
     /// Wait for its end, but no longer than this; whether it has ended.
     pub(crate) fn wait_timeout(&self, longest: Duration) -> bool {
-        let timeout = Timespec::try_from(longest).ok();
+        let began = Instant::now();
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+        loop {
+            let left = Timespec::try_from(longest.saturating_sub(began.elapsed())).ok();
+            match poll(&mut fds, left.as_ref()) {
+                // A signal of ours says nothing of it.
+                Err(Errno::INTR) => {}
+                ready => return ready.is_ok_and(|ready| ready > 0),
+            }
+        }
     }
 
     /// Wait for its end.
@@ -240,7 +248,8 @@ fn keep(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<(OwnedFd, J
                 command.pre_exec(move || {
                     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
                     if rustix::process::getppid() != Some(parent) {
-                        return Err(io::Error::other("the parent has ended"));
+                        // The parent has ended.
+                        return Err(Errno::SRCH.into());
                     }
                     for &fd in &fds {
                         let fd = rustix::fd::BorrowedFd::borrow_raw(fd);

@@ -14,6 +14,7 @@ use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
 use crate::console::Console;
+use crate::flow::Flow;
 use crate::guest::{BootFailure, Guest, lock};
 use crate::qemu::{Machine, Memory, Qemu, Share, Start};
 use crate::qmp::Qmp;
@@ -71,9 +72,35 @@ pub enum Origin {
 #[derive(Default)]
 struct Processes {
     last: u32,
-    waiting: HashMap<u32, Sender<Frame>>,
+    waiting: HashMap<u32, Waiting>,
     /// The guest is: nobody will hear of it again.
     gone: bool,
+}
+
+struct Waiting {
+    frames: Sender<Frame>,
+    flow: Arc<Flow>,
+}
+
+impl Waiting {
+    fn hear(&self, frame: Frame) {
+        if frame.kind == Kind::Took {
+            // What has no meaning takes nothing, and closes nothing.
+            return frame.parse().map_or((), |bytes| self.flow.took(bytes));
+        }
+        let ended = frame.kind == Kind::Exit;
+        let _ = self.frames.send(frame);
+        if ended {
+            self.flow.end();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    /// Nobody will hear of it again.
+    fn drop(&mut self) {
+        self.flow.end();
+    }
 }
 
 impl Vm {
@@ -397,16 +424,20 @@ impl Vm {
         }
     }
 
-    pub(crate) fn register(&self) -> (u32, Receiver<Frame>) {
+    pub(crate) fn register(&self) -> (u32, Receiver<Frame>, Arc<Flow>) {
         let mut processes = lock(&self.processes);
         processes.last += 1;
-        let (sender, receiver) = mpsc::channel();
-        let id = processes.last;
+        let (frames, receiver) = mpsc::channel();
+        let (id, flow) = (processes.last, Arc::<Flow>::default());
+        let waiting = Waiting {
+            frames,
+            flow: flow.clone(),
+        };
         // Without an entry the receiver finds itself disconnected, as it should.
         if !processes.gone {
-            processes.waiting.insert(id, sender);
+            processes.waiting.insert(id, waiting);
         }
-        (id, receiver)
+        (id, receiver, flow)
     }
 
     pub(crate) fn forget(&self, id: u32) {
@@ -460,8 +491,7 @@ fn follow_agent(
                 Kind::Log => console.push_records(&frame.payload),
                 _ => {
                     if let Some(waiting) = lock(&processes).waiting.get(&frame.process) {
-                        // Nobody listens any more to one that was dropped.
-                        let _ = waiting.send(frame);
+                        waiting.hear(frame);
                     }
                 }
             }
@@ -475,6 +505,7 @@ fn follow_agent(
 fn nothing_said() -> Ready {
     Ready {
         release: String::new(),
+                    // Nobody listens any more to one that was dropped.
         kernel_seconds: 0.0,
         ready_seconds: 0.0,
     }

@@ -5,6 +5,8 @@ mod common;
 mod faults;
 #[path = "guest/files.rs"]
 mod files;
+#[path = "guest/flow.rs"]
+mod flow;
 #[path = "guest/here.rs"]
 mod here;
 

@@ -12,16 +12,16 @@ use std::process::{Command, Stdio};
 use crate::account::Account;
 use crate::log::Log;
 
-use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WindowSize};
+use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WINDOW, WindowSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, wait};
 
 use crate::boot;
 
-/// How much input a program may leave unread before no more orders are taken:
-/// the host is made to wait, rather than this machine's memory be filled.
-const UNREAD: usize = 256 * 1024;
+/// How often a terminal is read for what its last program left in it: more than it
+/// can hold.
+const TERMINAL_READS: usize = 16;
 
 /// How often orphans that nobody waits for are reaped.
 const REAP: Timespec = Timespec {
@@ -35,6 +35,8 @@ struct Process {
     pidfd: OwnedFd,
     /// Its output: standard output (or its terminal), then standard error.
     out: [Option<File>; 2],
+    /// How many bytes of it the host has not taken yet.
+    unheard: usize,
     stdin: Option<File>,
     /// Bytes that its standard input did not take yet, and whether it ends after them.
     waiting: VecDeque<u8>,
@@ -83,7 +85,7 @@ pub(crate) fn serve(mut port: File) -> io::Result<()> {
                 Source::Out(at, stream) => {
                     processes[at].forward(stream, &mut port)?;
                 }
-                Source::Stdin(at) => processes[at].feed(),
+                Source::Stdin(at) => processes[at].feed(&mut port)?,
             }
         }
         reap(&mut processes);
@@ -105,17 +107,15 @@ pub(crate) fn serve(mut port: File) -> io::Result<()> {
 }
 
 fn wait_for_work(port: &File, processes: &[Process], log: Option<&Log>) -> io::Result<Vec<Source>> {
-    let mut fds = Vec::new();
-    let mut sources = Vec::new();
-    if processes.iter().all(|p| p.waiting.len() < UNREAD) {
-        fds.push(PollFd::new(port, PollFlags::IN));
-        sources.push(Source::Port);
-    }
+    let mut fds = vec![PollFd::new(port, PollFlags::IN)];
+    let mut sources = vec![Source::Port];
     for (at, process) in processes.iter().enumerate() {
         fds.push(PollFd::new(&process.pidfd, PollFlags::IN));
         sources.push(Source::Exit);
         for (stream, file) in process.out.iter().enumerate() {
-            if let Some(file) = file {
+            if let Some(file) = file
+                && process.unheard < WINDOW
+            {
                 fds.push(PollFd::new(file, PollFlags::IN));
                 sources.push(Source::Out(at, stream));
             }
@@ -173,20 +173,20 @@ fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Re
     };
     match frame.kind {
         Kind::Stdin if frame.payload.is_empty() => process.ends = true,
-        Kind::Stdin if process.stdin.is_some() => process.waiting.extend(&frame.payload),
-        Kind::Stdin => {}
+        Kind::Stdin => process.waiting.extend(&frame.payload),
+        Kind::Took => process.unheard = process.unheard.saturating_sub(frame.parse()?),
         Kind::Signal => {
-            if let Some(signal) = Signal::from_named_raw(frame.parse()?) {
-                let _ = kill_process_group(process.pid, signal);
-            }
+            let signal: i32 = frame.parse()?;
+            // SAFETY: killpg(3) touches no memory. By its number: rustix has no
+            // names for real-time signals.
+            unsafe { libc::killpg(process.pid.as_raw_nonzero().get(), signal) };
         }
         Kind::Stdout => process.out[0] = None,
         Kind::Stderr => process.out[1] = None,
         Kind::Resize => process.resize(frame.parse()?),
         other => return Err(io::Error::other(format!("a {other:?} frame from the host"))),
     }
-    process.feed();
-    Ok(())
+    process.feed(port)
 }
 
 /// Reap whoever ended: our own processes, whose end is noted, and the orphans
@@ -277,6 +277,7 @@ impl Process {
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty())?,
             out,
+            unheard: 0,
             stdin,
             waiting: VecDeque::new(),
             ends: false,
@@ -300,6 +301,7 @@ impl Process {
             Ok(length) => {
                 let kind = [Kind::Stdout, Kind::Stderr][stream];
                 Frame::data(kind, self.id, &buffer[..length]).write(port)?;
+                self.unheard += length;
                 return Ok(length);
             }
         }
@@ -309,6 +311,15 @@ impl Process {
     /// Send on what it wrote before its end: what is in the pipes now, and not
     /// what a child that it left behind goes on to write.
     fn forward_rest(&mut self, port: &mut File) -> io::Result<()> {
+        if self.terminal.is_some() {
+            // Of a terminal FIONREAD does not count what only a read brings forward.
+            for _ in 0..TERMINAL_READS {
+                if self.forward(0, port)? == 0 {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         for stream in 0..2 {
             let mut left = match &self.out[stream] {
                 Some(file) => rustix::io::ioctl_fionread(file)?,
@@ -325,24 +336,35 @@ impl Process {
         Ok(())
     }
 
-    /// Give its standard input what it takes.
-    fn feed(&mut self) {
-        if let Some(file) = &mut self.stdin
-            && !self.waiting.is_empty()
-        {
+    /// Give its standard input what it takes, and tell the host.
+    fn feed(&mut self, port: &mut File) -> io::Result<()> {
+        let Some(file) = &mut self.stdin else {
+            self.waiting.clear();
+            return Ok(());
+        };
+        let mut took = None;
+        if !self.waiting.is_empty() {
             match file.write(self.waiting.as_slices().0) {
-                Ok(length) => drop(self.waiting.drain(..length)),
+                Ok(length) => {
+                    self.waiting.drain(..length);
+                    took = Some(length);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // It closed its end: what it does not want is not an error.
                 Err(_) => {
                     self.waiting.clear();
                     self.stdin = None;
+                    took = Some(0);
                 }
             }
         }
         // A terminal has no end to close; its user types one.
         if self.ends && self.waiting.is_empty() {
             self.stdin = None;
+        }
+        match took {
+            Some(took) => Frame::json(Kind::Took, self.id, &took).write(port),
+            None => Ok(()),
         }
     }
 

@@ -41,6 +41,12 @@ pub const ALIVE: &str = "vm-init: this machine runs";
 /// The largest payload of one frame, in bytes. Longer output is cut in pieces.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
+/// How many bytes may be on their way to a program's standard input, or come from
+/// its output, that the other end has not [taken](Kind::Took). A reader that is
+/// slow, or that reads nothing, makes its writer wait, fills no memory, and holds
+/// up nothing else on the line.
+pub const WINDOW: usize = 256 * 1024;
+
 const HEADER: usize = 5;
 
 /// What a frame is about.
@@ -81,6 +87,10 @@ pub enum Kind {
     /// or [`Unmount`](Kind::Unmount) is done; otherwise it is
     /// [`Failed`](Kind::Failed).
     Done,
+    /// Guest to host: its standard input took this many bytes (payload: [`usize`]
+    /// as JSON), so that as many may follow; 0 where it takes no more. Host to
+    /// guest: the same of its output, both streams of it together.
+    Took,
 }
 
 impl Kind {
@@ -88,7 +98,7 @@ impl Kind {
         use Kind::*;
         [
             Ready, Failed, Spawn, Stdin, Signal, Resize, Stdout, Stderr, Exit, PowerOff, Log,
-            Settle, Mount, Unmount, Done,
+            Settle, Mount, Unmount, Done, Took,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -311,12 +321,12 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_wire() {
-        for byte in 1..=Kind::Done as u8 {
+        for byte in 1..=Kind::Took as u8 {
             let kind = Kind::from_u8(byte).expect("kinds are numbered without a gap");
             assert_eq!(kind as u8, byte);
         }
         assert_eq!(Kind::from_u8(0), None);
-        assert_eq!(Kind::from_u8(Kind::Done as u8 + 1), None);
+        assert_eq!(Kind::from_u8(Kind::Took as u8 + 1), None);
     }
 
     #[test]

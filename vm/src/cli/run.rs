@@ -19,8 +19,8 @@ pub(super) struct Options {
     /// How long the program may take
     #[arg(long, default_value = "60s", value_parser = super::duration, value_name = "TIME")]
     deadline: Duration,
-    /// A variable of its environment
-    #[arg(long, short, value_name = "NAME=VALUE")]
+    /// A variable of its environment; without a value, ours
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Whom it runs as; default: root
     #[arg(long, value_name = "NAME|UID[:GROUP]")]
@@ -87,7 +87,14 @@ fn in_guest(
         command = command.user(user);
     }
     let process = command.spawn()?;
-    let status = follow(&process)?;
+    let (log, file) = (vm.log(), options.dmesg.clone());
+    let status = follow(&process, move || {
+        if let Some(file) = file
+            && let Err(error) = keep(&log.dmesg(), &file)
+        {
+            eprintln!("cargo vm: {error}");
+        }
+    })?;
     drop(process);
     let as_expected = options.screen.check(&vm, expected)?;
     options.copies.copy_out(&vm)?;
@@ -113,11 +120,14 @@ pub(super) fn working_directory(project: &Project) -> String {
     }
 }
 
-fn environment(given: &[String]) -> Result<Vec<(String, String)>, Error> {
-    let pair = |text: &String| {
-        text.split_once('=')
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .ok_or_else(|| Error::Project(format!("--env {text}: give it as NAME=VALUE")))
+/// Variables as the command line gives them; of a name alone, our value.
+pub(super) fn environment(given: &[String]) -> Result<Vec<(String, String)>, Error> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => match std::env::var(text) {
+            Ok(value) => Ok((text.clone(), value)),
+            Err(error) => Err(Error::Project(format!("--env {text}: {error}"))),
+        },
     };
     given.iter().map(pair).collect()
 }

@@ -107,9 +107,9 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
         command = command.env(name, value);
     }
     let process = command.spawn()?;
-    let status = follow(&process)?;
+    let status = follow(&process, || {})?;
     drop(process);
-    vm.power_off()?;
+    vm.end()?;
     Ok(status)
 }
 
@@ -134,15 +134,7 @@ fn environment(
         .filter(|(name, _)| is_passed_on(name))
         .collect();
     pairs.extend(package_of(project, here));
-    for given in given {
-        pairs.push(match given.split_once('=') {
-            Some((name, value)) => (name.to_owned(), value.to_owned()),
-            None => match env::var(given) {
-                Ok(value) => (given.clone(), value),
-                Err(error) => return Err(Error::Project(format!("--env {given}: {error}"))),
-            },
-        });
-    }
+    pairs.extend(super::run::environment(given)?);
     Ok(pairs)
 }
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::iterator::Signals;
 
 use super::follow::status;
 use super::run::working_directory;
 use crate::debian::Debian;
 use crate::project::Project;
-use crate::{Error, Event, WindowSize};
+use crate::{Error, Event, Signaller, WindowSize};
 
 /// A shell is open as long as its user likes.
 const DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -39,7 +41,7 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
     let mut stdin = process.stdin();
     std::thread::spawn(move || copy_at_once(&mut stdin));
     let raw = RawMode::enter()?;
-    let mut size = window();
+    watch(process.signaller(), raw.0.clone())?;
     let status = loop {
         match process.next_event().map_err(no_shell)? {
             Event::Stdout(bytes) | Event::Stderr(bytes) => {
@@ -47,11 +49,6 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
                 let _ = out.write_all(&bytes).and_then(|()| out.flush());
             }
             Event::Exit(exit) => break status(&exit),
-        }
-        let now = window();
-        if (now.rows, now.columns) != (size.rows, size.columns) {
-            process.resize(now)?;
-            size = now;
         }
     };
     drop(raw);
@@ -81,6 +78,24 @@ fn copy_at_once(to: &mut impl Write) {
             return;
         }
     }
+}
+
+/// Tells the shell of a new size of the window at once, and gives the terminal back
+/// as it was where we are to end.
+fn watch(shell: Signaller, before: Termios) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGWINCH, SIGTERM, SIGHUP, SIGINT])
+        .map_err(Error::io("listen for signals"))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if signal != SIGWINCH {
+                let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+                std::process::exit(128 + signal);
+            }
+            // A shell that is gone needs no window.
+            let _ = shell.resize(window());
+        }
+    });
+    Ok(())
 }
 
 fn window() -> WindowSize {

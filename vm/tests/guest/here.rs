@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{children, runs, wait_until};
 
-fn cargo_vm(arguments: &[&str]) -> Command {
+pub(super) fn cargo_vm(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-vm"));
     let (verb, rest) = arguments.split_first().unwrap();
     command
@@ -19,7 +19,11 @@ fn cargo_vm(arguments: &[&str]) -> Command {
 
 /// Started, and its program's first line awaited.
 fn started(arguments: &[&str], first: &str) -> (Child, impl BufRead + use<>) {
-    let mut child = cargo_vm(arguments).spawn().unwrap();
+    started_with(&mut cargo_vm(arguments), first)
+}
+
+pub(super) fn started_with(command: &mut Command, first: &str) -> (Child, impl BufRead + use<>) {
+    let mut child = command.spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
@@ -27,7 +31,7 @@ fn started(arguments: &[&str], first: &str) -> (Child, impl BufRead + use<>) {
     (child, stdout)
 }
 
-fn qemu_of(child: &Child) -> Vec<u32> {
+pub(super) fn qemu_of(child: &Child) -> Vec<u32> {
     let is_qemu = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/comm"))
             .is_ok_and(|name| name.starts_with("qemu-system"))
@@ -35,14 +39,14 @@ fn qemu_of(child: &Child) -> Vec<u32> {
     children(child.id()).into_iter().filter(is_qemu).collect()
 }
 
-fn kill(signal: &str, pid: u32) {
+pub(super) fn kill(signal: &str, pid: u32) {
     let status = Command::new("kill")
         .args([signal, &pid.to_string()])
         .status();
     assert!(status.unwrap().success());
 }
 
-fn said(mut child: Child) -> (Option<i32>, String) {
+pub(super) fn said(mut child: Child) -> (Option<i32>, String) {
     let mut text = String::new();
     child
         .stderr
@@ -84,7 +88,8 @@ fn a_second_signal_ends_what_is_deaf_to_the_first() {
 fn a_reader_that_goes_ends_the_writer() {
     let (child, stdout) = started(&["run", "--", "yes"], "y");
     drop(stdout);
-    assert_eq!(said(child), (Some(128 + 13), String::new()));
+    let (status, text) = said(child);
+    assert_eq!(status, Some(128 + 13), "{text}");
 }
 
 #[test]
