@@ -131,6 +131,19 @@ impl Guest {
         }
     }
 
+    /// How it went down, once it was told to.
+    pub(crate) fn switched_off(&self) -> Result<(), Error> {
+        let ended = self.end();
+        match (self.fault(), ended.status) {
+            (Some(fault), _) => Err(fault),
+            (None, Some(status)) if status.success() => Ok(()),
+            (None, _) => Err(Error::QemuEnded {
+                reason: describe(&ended),
+                console: self.console.report(),
+            }),
+        }
+    }
+
     /// The fault that its kernel found in itself, if it did; it is ended then,
     /// though it may have gone on: what runs in it is not to be believed.
     pub(crate) fn found_fault(&self) -> Option<Error> {

@@ -21,8 +21,9 @@ use crate::qmp::Qmp;
 use crate::snapshot::{About, Image, Snapshot};
 use crate::{Command, Error};
 
-/// How long a guest may take to switch itself off before it is ended.
-const POWER_OFF: Duration = Duration::from_secs(10);
+/// A guest may take this part of the time that one may take to boot to switch
+/// itself off: what it wrote goes to the host's folders first.
+const POWER_OFF: u32 = 2;
 
 /// How long it may take to write to the host's folders what is to be there.
 const SHARES: Duration = Duration::from_secs(30);
@@ -415,12 +416,10 @@ impl Vm {
     /// on its way down is not switched off.
     pub fn power_off(self) -> Result<(), Error> {
         self.send(&Frame::data(Kind::PowerOff, 0, &[]))?;
-        if !self.guest.wait(POWER_OFF) {
-            return Err(self.hang("switching off", POWER_OFF));
-        }
-        match self.guest.verdict() {
-            Error::QemuEnded { .. } => Ok(()),
-            fault => Err(fault),
+        let longest = self.order.deadline / POWER_OFF;
+        match self.guest.wait(longest) {
+            true => self.guest.switched_off(),
+            false => Err(self.hang("switching off", longest)),
         }
     }
 
