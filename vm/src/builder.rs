@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::debian::{FileSystem, Index, Kernel, hex};
 use crate::progress::note;
 use crate::qemu::{Machine, Memory, Share, memfd};
-use crate::snapshot::Place;
+use crate::snapshot::{FAULTY, Place};
 use crate::vm::Order;
-use crate::{Accel, Error, Origin, Vm, accel, display, identity, initramfs};
+use crate::{Accel, Error, Origin, Vm, accel, display, identity, initramfs, qemu};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
 pub(crate) const FIRST_MODULES: [&str; 7] = [
@@ -257,12 +257,12 @@ impl Builder {
         if self.cold {
             return self.boot_cold(order, None);
         }
-        let place = self.place(&order.machine)?;
+        let mut place = self.place(&order.machine)?;
         if let Some(image) = place.find() {
             match Vm::resume(&order, &image, self.deadline / RESUME) {
                 Ok(vm) => return Ok(vm),
                 Err(error) => {
-                    place.clear();
+                    place.failed = true;
                     note(&format!(
                         "kernel {} did not go on from its snapshot, and boots: {}",
                         self.kernel.name,
@@ -324,6 +324,7 @@ impl Builder {
         Ok(Place {
             cache: self.kernel.debian.cache(),
             key: self.key(machine, root)?,
+            failed: false,
         })
     }
 
@@ -352,10 +353,9 @@ impl Builder {
             return Ok(vm);
         };
         let mut vm = Vm::boot(&order, &Memory::In(&memory), &initramfs)?;
-        let booted = Instant::now();
-        vm.set_origin(keep(place, &vm, &memory, self.deadline)?);
-        // The keeping is no part of its boot.
-        vm.settle(self.deadline + booted.elapsed())?;
+        let origin = vm.beside_its_boot(|vm| keep(place, vm, &memory, self.deadline))?;
+        vm.set_origin(origin);
+        vm.settle(self.deadline)?;
         Ok(vm)
     }
 
@@ -374,14 +374,16 @@ impl Builder {
         with(&identity::host_boot());
         with(&identity::of_tool(&machine.qemu));
         let shares = machine.shares.len();
-        with(&Machine {
+        with(&qemu::words(&Machine {
             shares: Vec::new(),
             display: String::new(),
             ..machine.clone()
-        });
+        }));
         with(&(
             shares,
+            machine.arch.kernel_words(),
             COMMAND_LINE,
+            DEBUG_CONSOLE_LEVEL,
             FIRST_MODULES,
             WARM_UP,
             self.mounts(root),
@@ -503,9 +505,13 @@ impl Builder {
 /// Keep this guest for the next of its kind, where that can be; an error is its
 /// end.
 fn keep(place: &Place<'_>, vm: &Vm, memory: &File, deadline: Duration) -> Result<Origin, Error> {
-    // What its kernel found in itself, nobody is to begin with.
+    // It is not to be warmed up for nothing.
     if vm.alarmed() {
-        return Ok(Origin::NotKept("its kernel found a fault in itself".into()));
+        return Ok(Origin::NotKept(FAULTY.into()));
+    }
+    // A guest boots: it was not the host's fault that none went on from there.
+    if place.failed {
+        place.clear();
     }
     let started = Instant::now();
     // What programs begin with is in its memory then, and need not be read in

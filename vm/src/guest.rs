@@ -1,9 +1,8 @@
 //! The guest's machine, and the verdict on how it ended.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::console::Console;
 use crate::fault::Fault;
 use crate::qemu::{Ended, Incoming, Qemu};
 use crate::qmp::Qmp;
+use crate::snapshot::Image;
 
 /// Why a guest never said that it is ready.
 pub(crate) enum BootFailure {
@@ -44,15 +44,11 @@ impl Guest {
     }
 
     /// Have it go on from this state.
-    pub(crate) fn resume(
-        &self,
-        qmp: &mut Qmp,
-        state: Arc<File>,
-        longest: Duration,
-    ) -> io::Result<()> {
+    pub(crate) fn resume(&self, qmp: &mut Qmp, image: &Image, longest: Duration) -> io::Result<()> {
         let Some(Incoming { mut stream, uri }) = lock(&self.qemu).incoming.take() else {
             return Err(io::Error::other("it was not started for it"));
         };
+        let state = image.state.clone();
         let feeder = std::thread::spawn(move || {
             // Nobody else may move in it: others go on from it, too.
             let mut at = 0;
@@ -65,7 +61,7 @@ impl Guest {
             }
         });
         lock(&self.threads).push(feeder);
-        qmp.resume(&uri, longest)
+        qmp.resume(&uri, image.saved(), longest)
     }
 
     /// It did not go on from a snapshot.
@@ -120,9 +116,13 @@ impl Guest {
         let reason = match failure {
             BootFailure::Reported(reason) => reason,
             _ if self.console.fault() == Some(Fault::OutOfMemory) => "out of memory".into(),
-            _ if self.console.fault().is_some() => "its kernel panicked".into(),
+            _ if self.console.fault() == Some(Fault::Panic) => "its kernel panicked".into(),
+            _ if self.console.fault().is_some() => "its kernel found a fault in itself".into(),
             BootFailure::Ended => "its init ended".into(),
-            BootFailure::Silent => format!("nothing within {} s", deadline.as_secs_f32()),
+            BootFailure::Silent => format!(
+                "nothing within {} s; a busy host may need more (--boot-deadline)",
+                deadline.as_secs_f32()
+            ),
         };
         Error::NotBooted {
             kernel: self.kernel.clone(),

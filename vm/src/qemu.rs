@@ -1,9 +1,10 @@
 //! One QEMU process: started without a file or a name that could stay behind,
 //! and ended with the thread that owns it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 use dmashare_vm_init::{Mount, PORT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::accel::Accelerator;
 use crate::debian::Tool;
@@ -131,7 +132,10 @@ impl Qemu {
 
         let mut command = machine.qemu.command(Command::new);
         arguments(&mut command, machine);
-        lines(&mut command, &guest_agent, &guest_qmp, &guest_serial);
+        lines(
+            &mut command,
+            [&guest_agent, &guest_qmp, &guest_serial].map(AsRawFd::as_raw_fd),
+        );
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -339,13 +343,18 @@ fn arguments(command: &mut Command, machine: &Machine) {
     }
 }
 
+/// All that QEMU is told of such a machine, but for what each has of its own.
+pub(crate) fn words(machine: &Machine) -> Vec<OsString> {
+    let mut command = Command::new("");
+    arguments(&mut command, machine);
+    lines(&mut command, [0; 3]);
+    command.get_args().map(OsString::from).collect()
+}
+
 /// The agent's port, QEMU's own protocol, and the kernel's console.
-fn lines(command: &mut Command, agent: &UnixStream, qmp: &UnixStream, serial: &UnixStream) {
-    for (id, line) in [("agent", agent), ("qmp", qmp), ("serial", serial)] {
-        command.args([
-            "-chardev",
-            &format!("socket,id={id},fd={}", line.as_raw_fd()),
-        ]);
+fn lines(command: &mut Command, ours: [RawFd; 3]) {
+    for (id, fd) in ["agent", "qmp", "serial"].iter().zip(ours) {
+        command.args(["-chardev", &format!("socket,id={id},fd={fd}")]);
     }
     command
         .args(["-device", "virtio-serial-pci"])

@@ -56,16 +56,15 @@ impl Qmp {
         self.answer()
     }
 
-    /// Write the machine's state into this file, its memory only where that is
-    /// not in a file itself; the machine stands still then, until it is told to
-    /// [go on](Qmp::go_on).
-    pub(crate) fn save(&mut self, to: &File) -> io::Result<()> {
+    /// Write the machine's state into this file, with the memory that it says; the
+    /// machine stands still then, until it is told to [go on](Qmp::go_on).
+    pub(crate) fn save(&mut self, to: &File, what: Saved) -> io::Result<()> {
         let (ours, theirs) = UnixStream::pair()?;
         self.execute_with("getfd", json!({ "fdname": STATE }), theirs.as_fd())?;
         drop(theirs);
         std::thread::scope(|scope| {
             let copied = scope.spawn(|| copy(&ours, to));
-            let migrated = self.migrate();
+            let migrated = self.migrate(what);
             if migrated.is_err() {
                 // It may not have taken its end, or not let go of it.
                 let _ = self.execute("closefd", json!({ "fdname": STATE }));
@@ -77,8 +76,8 @@ impl Qmp {
         })
     }
 
-    fn migrate(&mut self) -> io::Result<()> {
-        let (command, arguments) = without_shared();
+    fn migrate(&mut self, what: Saved) -> io::Result<()> {
+        let (command, arguments) = what.said();
         self.execute(command, arguments)?;
         self.execute(
             "migrate-set-parameters",
@@ -106,11 +105,8 @@ impl Qmp {
 
     /// Take the state that comes over this line, and wait until the machine goes
     /// on from there, no longer than this.
-    pub(crate) fn resume(&mut self, uri: &str, longest: Duration) -> io::Result<()> {
-        for (command, arguments) in [
-            without_shared(),
-            ("migrate-incoming", json!({ "uri": uri })),
-        ] {
+    pub(crate) fn resume(&mut self, uri: &str, what: Saved, longest: Duration) -> io::Result<()> {
+        for (command, arguments) in [what.said(), ("migrate-incoming", json!({ "uri": uri }))] {
             self.send(command, &arguments, None)?;
         }
         self.lines.get_ref().set_read_timeout(Some(longest))?;
@@ -184,11 +180,22 @@ fn refused(error: &Value) -> io::Error {
     io::Error::other(format!("QEMU: {said}"))
 }
 
-/// Leave out of the state what memory is in a file that others see, too. Both
-/// ends are to agree on it.
-fn without_shared() -> (&'static str, Value) {
-    let on = json!([{ "capability": "x-ignore-shared", "state": true }]);
-    ("migrate-set-capabilities", json!({ "capabilities": on }))
+/// What a state is of. Both ends are to agree on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// All of the machine.
+    Whole,
+    /// Its processors and devices: its memory is in a file that others see, too.
+    ButMemory,
+}
+
+impl Saved {
+    /// How QEMU is told.
+    fn said(self) -> (&'static str, Value) {
+        let but = self == Saved::ButMemory;
+        let state = json!([{ "capability": "x-ignore-shared", "state": but }]);
+        ("migrate-set-capabilities", json!({ "capabilities": state }))
+    }
 }
 
 fn copy(mut from: &UnixStream, mut to: &File) -> io::Result<()> {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, Cache};
 use crate::qemu::{Memory, memfd};
+use crate::qmp::Saved;
 use crate::vm::Order;
 use crate::{Error, Vm};
 
@@ -33,6 +34,9 @@ const KEEP: u64 = 4_000_000_000;
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const ABOUT: &str = "about.json";
+
+/// Why a guest is not kept that is not sound.
+pub(crate) const FAULTY: &str = "its kernel found a fault in itself";
 
 /// A guest at rest.
 #[derive(Clone)]
@@ -61,6 +65,14 @@ impl Image {
             None => Memory::Own,
         }
     }
+
+    /// What the state is of.
+    pub(crate) fn saved(&self) -> Saved {
+        match self.memory {
+            Some(_) => Saved::ButMemory,
+            None => Saved::Whole,
+        }
+    }
 }
 
 /// A guest at rest, from which others go on: see [`Vm::snapshot`].
@@ -85,11 +97,11 @@ impl Snapshot {
 
     pub(crate) fn take(vm: &Vm, order: Order) -> io::Result<Snapshot> {
         let state = memfd("snapshot")?;
-        vm.at_rest(&state, || Ok(()))?;
+        let about = vm.at_rest(&state, Saved::Whole, || Ok(vm.about()))?;
         let image = Image {
             memory: None,
             state: Arc::new(state),
-            about: vm.about(),
+            about,
         };
         Ok(Snapshot { image, order })
     }
@@ -99,6 +111,8 @@ impl Snapshot {
 pub(crate) struct Place<'a> {
     pub(crate) cache: &'a Cache,
     pub(crate) key: String,
+    /// None went on from the one that is there.
+    pub(crate) failed: bool,
 }
 
 impl Place<'_> {
@@ -149,12 +163,17 @@ impl Place<'_> {
             File::create_new(&path).map_err(cache::Error::io("make", path))
         };
         let (state, copy) = (create(STATE)?, create(MEMORY)?);
-        vm.at_rest(&state, || copy_sparse(memory, &copy))
-            .map_err(|source| Error::Io {
-                what: "save the guest".into(),
-                source,
-            })?;
-        let about = serde_json::to_vec(&vm.about()).expect("it has a JSON form");
+        let about = vm
+            .at_rest(&state, Saved::ButMemory, || {
+                copy_sparse(memory, &copy)?;
+                // All that begin here would be said to have it.
+                match vm.alarmed() {
+                    true => Err(io::Error::other(FAULTY)),
+                    false => Ok(vm.about()),
+                }
+            })
+            .map_err(Error::io("save the guest"))?;
+        let about = serde_json::to_vec(&about).expect("it has a JSON form");
         let path = folder.join(ABOUT);
         Ok(fs::write(&path, about).map_err(cache::Error::io("write", path))?)
     }

@@ -17,7 +17,7 @@ use crate::console::Console;
 use crate::flow::Flow;
 use crate::guest::{BootFailure, Guest, lock};
 use crate::qemu::{Machine, Memory, Qemu, Share, Start};
-use crate::qmp::Qmp;
+use crate::qmp::{Qmp, Saved};
 use crate::snapshot::{About, Image, Snapshot};
 use crate::{Command, Error};
 
@@ -121,9 +121,7 @@ impl Vm {
     /// Let it go on from there.
     pub(crate) fn resume(order: &Order, image: &Image, deadline: Duration) -> Result<Vm, Error> {
         let mut vm = Vm::start(order, &image.memory(), &Start::Resume, Some(image))?;
-        let resumed = vm
-            .guest
-            .resume(&mut lock(&vm.qmp), image.state.clone(), deadline);
+        let resumed = vm.guest.resume(&mut lock(&vm.qmp), image, deadline);
         if let Err(error) = resumed {
             return Err(vm.guest.not_resumed(&error));
         }
@@ -169,6 +167,17 @@ impl Vm {
             processes,
             qmp: Mutex::new(qmp),
         })
+    }
+
+    /// Do something with it that is no part of its boot.
+    pub(crate) fn beside_its_boot<T>(
+        &mut self,
+        something: impl FnOnce(&Vm) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        let done = something(self);
+        self.started += began.elapsed();
+        done
     }
 
     /// Give it what is its own: a clock, random numbers, the host's folders.
@@ -222,17 +231,18 @@ impl Vm {
         }
     }
 
-    /// Write its state to this file and do this while it stands still; then it
-    /// goes on.
+    /// Write this much of its state to this file and do that while it stands still;
+    /// then it goes on.
     pub(crate) fn at_rest(
         &self,
         state: &File,
-        then: impl FnOnce() -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
+        what: Saved,
+        then: impl FnOnce() -> std::io::Result<About>,
+    ) -> std::io::Result<About> {
         let mut qmp = lock(&self.qmp);
-        let saved = qmp.save(state).and_then(|()| then());
-        let goes_on = qmp.go_on();
-        saved.and(goes_on)
+        let about = qmp.save(state, what).and_then(|()| then());
+        qmp.go_on()?;
+        about
     }
 
     /// What there is to know of one that goes on from here.
@@ -387,7 +397,14 @@ impl Vm {
         };
         self.shares(Kind::Unmount, SHARES).map_err(refused)?;
         let taken = Snapshot::take(self, self.order.clone()).map_err(Error::io("take a snapshot"));
-        self.shares(Kind::Mount, SHARES).map_err(refused)?;
+        self.shares(Kind::Mount, SHARES)
+            .map_err(|failure| match failure {
+                BootFailure::Reported(reason) => {
+                    Error::Project(format!("the guest has lost the host's folders: {reason}"))
+                }
+                BootFailure::Ended => self.verdict(),
+                BootFailure::Silent => self.hang("mounting the host's folders", SHARES),
+            })?;
         taken
     }
 
@@ -489,6 +506,7 @@ fn follow_agent(
                 Kind::Ready | Kind::Failed | Kind::Done => drop(answers.send(frame)),
                 Kind::Log => console.push_records(&frame.payload),
                 _ => {
+                    // Nobody listens any more to one that was dropped.
                     if let Some(waiting) = lock(&processes).waiting.get(&frame.process) {
                         waiting.hear(frame);
                     }
@@ -504,7 +522,7 @@ fn follow_agent(
 fn nothing_said() -> Ready {
     Ready {
         release: String::new(),
-                    // Nobody listens any more to one that was dropped.
+        // Nobody listens any more to one that was dropped.
         kernel_seconds: 0.0,
         ready_seconds: 0.0,
     }

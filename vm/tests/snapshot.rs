@@ -312,3 +312,18 @@ fn guests_go_on_from_a_warm_one() {
     assert_eq!(sh(&again, "cat /tmp/file"), "warmer");
     assert_eq!(sh(&vm, "cat /tmp/file"), "cold");
 }
+
+#[test]
+fn one_that_was_just_kept_can_be_saved_itself() {
+    let builder = guest().memory_mib(708);
+    let _own = Own::of(&builder);
+    let vm = boot(&builder);
+    assert!(matches!(vm.origin(), Origin::Kept(_)), "{:?}", vm.origin());
+    sh(&vm, "echo warm > /tmp/file");
+    let again = vm.snapshot().unwrap().restore().unwrap();
+    assert_eq!(sh(&again, "cat /tmp/file"), "warm");
+    assert_eq!(
+        sh(&boot(&builder), "test -e /tmp/file || echo cold"),
+        "cold"
+    );
+}
