@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 use crate::debian::Kernel;
+use crate::error::first_line;
 use crate::qemu::{Machine, Memory, Qemu, Start};
 use crate::{Arch, Error, identity, initramfs};
 
@@ -223,7 +224,7 @@ fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String),
             format!("a guest did not boot with it in {took:.1} s"),
         ),
         false => {
-            let first = said.lines().next().unwrap_or_default();
+            let first = first_line(&said);
             (false, format!("a guest did not boot with it: {first}"))
         }
     })

@@ -183,6 +183,11 @@ impl Error {
     }
 }
 
+/// Of what may be several lines, and of nothing nothing.
+pub(crate) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
 fn quote(console: &str) -> String {
     if console.is_empty() {
         return String::new();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::error::first_line;
 use crate::{Error, Origin};
 
 /// How a test ended, or what kept it from ending.
@@ -114,9 +115,8 @@ impl Test {
     /// The verdict on what an error ended.
     pub(crate) fn broken(kernel: &str, program: &str, test: &str, error: &Error) -> Test {
         let verdict = Verdict::of(error);
-        let said = error.to_string();
         Test {
-            reason: said.lines().next().unwrap_or_default().to_owned(),
+            reason: first_line(&error.to_string()).to_owned(),
             output: error.console().to_owned(),
             status: error.exit_status(),
             ..Test::new(kernel, program, test, verdict)
