@@ -2,10 +2,12 @@
 //!
 //! `/dev/kvm` can be there, open, and make a machine, and yet no guest runs on
 //! it, or only at a crawl: under another hypervisor, say. So a guest is booted
-//! with it to see, once for each boot of the host and each QEMU.
+//! with it to see, once for each boot of the host and each QEMU. Where none comes
+//! up, its kernel may be to blame, so that this is found out for each kernel.
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -57,7 +59,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The same for a kernel that checks itself.
 const DEBUG_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Where the verdict is kept, in the cache.
+/// Where the verdicts are kept, in the cache.
 const FOLDER: &str = "accel";
 
 /// What QEMU is told.
@@ -105,11 +107,23 @@ impl Accelerator {
 pub(crate) struct Verdict {
     /// What it holds for.
     host: String,
+    /// The one kernel that it holds for, where it does not for all.
+    kernel: Option<String>,
     pub(crate) kvm: bool,
     pub(crate) reason: String,
 }
 
 impl Verdict {
+    /// One that needed no guest, and is not kept.
+    fn at_once(kvm: bool, reason: String) -> Verdict {
+        Verdict {
+            host: String::new(),
+            kernel: None,
+            kvm,
+            reason,
+        }
+    }
+
     pub(crate) fn accelerator(&self) -> Accelerator {
         match self.kvm {
             true => Accelerator::Kvm,
@@ -131,17 +145,11 @@ pub(crate) fn choose(kernel: &Kernel, asked: Option<Accel>) -> Result<Verdict, E
         Accel::Kvm if arch != Arch::HOST => Err(Error::Project(format!(
             "KVM runs guests of the host's own architecture only, and this one is {arch}"
         ))),
-        Accel::Auto if arch != Arch::HOST => Ok(Verdict {
-            host: String::new(),
-            kvm: false,
-            reason: format!("the guest is {arch}"),
-        }),
+        Accel::Auto if arch != Arch::HOST => {
+            Ok(Verdict::at_once(false, format!("the guest is {arch}")))
+        }
         Accel::Auto => find(kernel),
-        other => Ok(Verdict {
-            host: String::new(),
-            kvm: other == Accel::Kvm,
-            reason: by.to_owned(),
-        }),
+        other => Ok(Verdict::at_once(other == Accel::Kvm, by.to_owned())),
     }
 }
 
@@ -153,39 +161,78 @@ fn parse(text: &str) -> Result<Accel, Error> {
 fn find(kernel: &Kernel) -> Result<Verdict, Error> {
     // This much needs no guest, and can change at any time.
     if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
-        return Ok(Verdict {
-            host: String::new(),
-            kvm: false,
-            reason: format!("/dev/kvm: {error}"),
-        });
+        return Ok(Verdict::at_once(false, format!("/dev/kvm: {error}")));
     }
     let qemu = kernel.debian.tool(Arch::HOST.qemu())?;
     let host = format!("{} {}", identity::host_boot(), identity::of_tool(&qemu));
     let cache = kernel.debian.cache();
     let file = cache.folder().join(FOLDER).join("kvm.json");
-    let known = || -> Option<Verdict> {
-        let verdict: Verdict = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
-        (verdict.host == host).then_some(verdict)
-    };
-    if let Some(verdict) = known() {
+    let image = identity::of_file(&kernel.vmlinux);
+    if let Some(verdict) = known(&read(&file), &host, &image) {
         return Ok(verdict);
     }
     let _lock = cache.lock(FOLDER)?;
     // Another run may have found out meanwhile.
-    if let Some(verdict) = known() {
+    let mut all = read(&file);
+    if let Some(verdict) = known(&all, &host, &image) {
         return Ok(verdict);
     }
-    let (kvm, reason) = try_kvm(kernel, qemu)?;
-    let verdict = Verdict { host, kvm, reason };
-    let text = serde_json::to_vec_pretty(&verdict).expect("a verdict has a JSON form");
+    let found = try_kvm(kernel, qemu)?;
+    let verdict = Verdict {
+        host,
+        kernel: found.of_kernel.then_some(image),
+        kvm: found.kvm,
+        reason: found.reason,
+    };
+    // What held for another boot of the host will not be asked for again.
+    all.retain(|other| other.host == verdict.host);
+    all.push(verdict.clone());
+    let text = serde_json::to_vec_pretty(&all).expect("a verdict has a JSON form");
     // Where it cannot be kept, it is found out again.
     let _ = fs::create_dir_all(cache.folder().join(FOLDER));
     let _ = cache::write(&file, &text);
     Ok(verdict)
 }
 
+/// All that are kept; none where the file is not there or not ours.
+fn read(file: &Path) -> Vec<Verdict> {
+    let text = fs::read(file).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// The one on this kernel, or else on all: a kernel that did not come up with KVM
+/// does not because another did.
+fn known(all: &[Verdict], host: &str, kernel: &str) -> Option<Verdict> {
+    let here = || all.iter().filter(|verdict| verdict.host == host);
+    let own = here().find(|verdict| verdict.kernel.as_deref() == Some(kernel));
+    own.or_else(|| here().find(|verdict| verdict.kernel.is_none()))
+        .cloned()
+}
+
+/// How a guest with KVM got on.
+struct Found {
+    kvm: bool,
+    /// Whether another kernel may get on otherwise.
+    of_kernel: bool,
+    reason: String,
+}
+
+/// What to make of whether it came up, of what QEMU said, and of the time it took.
+fn judge(alive: bool, said: &str, took: f32) -> Found {
+    Found {
+        kvm: alive,
+        // QEMU has no words for a kernel's faults, only for its own and KVM's.
+        of_kernel: !alive && said.is_empty(),
+        reason: match (alive, first_line(said)) {
+            (true, _) => format!("a guest booted with it in {took:.1} s"),
+            (false, "") => format!("this kernel did not boot with it in {took:.1} s"),
+            (false, said) => format!("a guest did not boot with it: {said}"),
+        },
+    }
+}
+
 /// Boot this kernel with KVM, to its first program and no further.
-fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String), Error> {
+fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<Found, Error> {
     let machine = Machine {
         arch: Arch::HOST,
         qemu,
@@ -217,17 +264,7 @@ fn try_kvm(kernel: &Kernel, qemu: crate::debian::Tool) -> Result<(bool, String),
     let took = started.elapsed().as_secs_f32();
     qemu.kill();
     let said = qemu.wait().stderr;
-    Ok(match alive {
-        true => (true, format!("a guest booted with it in {took:.1} s")),
-        false if said.is_empty() => (
-            false,
-            format!("a guest did not boot with it in {took:.1} s"),
-        ),
-        false => {
-            let first = first_line(&said);
-            (false, format!("a guest did not boot with it: {first}"))
-        }
-    })
+    Ok(judge(alive, &said, took))
 }
 
 /// Whether these words come over this line before it ends and before then.
@@ -246,5 +283,60 @@ fn says(line: &mut std::os::unix::net::UnixStream, words: &str, deadline: Instan
         if said.contains(words) {
             return true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(host: &str, kernel: Option<&str>, kvm: bool) -> Verdict {
+        Verdict {
+            host: host.to_owned(),
+            kernel: kernel.map(str::to_owned),
+            kvm,
+            reason: String::new(),
+        }
+    }
+
+    fn kvm(all: &[Verdict], kernel: &str) -> Option<bool> {
+        known(all, "now", kernel).map(|verdict| verdict.kvm)
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_come_up_speaks_for_itself_only() {
+        let mut all = vec![
+            verdict("before", None, true),
+            verdict("now", Some("broken"), false),
+        ];
+        assert_eq!(kvm(&all, "broken"), Some(false));
+        assert_eq!(kvm(&all, "good"), None);
+        all.push(verdict("now", None, true));
+        assert_eq!(kvm(&all, "good"), Some(true));
+        assert_eq!(kvm(&all, "broken"), Some(false));
+    }
+
+    #[test]
+    fn what_qemu_refuses_it_refuses_all_kernels() {
+        let found = judge(false, "Could not access KVM\nfailed to initialize kvm", 0.1);
+        assert!(!found.kvm && !found.of_kernel);
+        assert!(found.reason.ends_with(": Could not access KVM"));
+        let found = judge(false, "", 5.0);
+        assert!(!found.kvm && found.of_kernel);
+        // A warning is no reason against what was seen.
+        let found = judge(true, "warning: x", 0.4);
+        assert!(found.kvm && !found.of_kernel);
+    }
+
+    #[test]
+    fn a_file_of_another_form_counts_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kvm.json");
+        assert!(read(&file).is_empty());
+        fs::write(&file, r#"{"host": "now", "kvm": false, "reason": ""}"#).unwrap();
+        assert!(read(&file).is_empty());
+        let text = serde_json::to_vec(&[verdict("now", None, true)]).unwrap();
+        fs::write(&file, text).unwrap();
+        assert_eq!(kvm(&read(&file), "any"), Some(true));
     }
 }
