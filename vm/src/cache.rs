@@ -18,9 +18,10 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+use std::convert::identity;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -601,16 +602,45 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Writes a small file whole or not at all: a new file, synced, then renamed.
+/// Writes a small file whole or not at all.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let folder = folder_of(path);
+    let whole = write_with(path, identity, |file| file.write_all(content));
+    whole.map_err(Error::io("write", path))
+}
+
+/// Has `content` write a file whole or not at all: a new one, synced, then renamed.
+/// `failed` makes an error of what the host's file system did not allow.
+///
+/// What is there and no regular file (`/dev/stdout`, a FIFO, a link) is written
+/// into as it is: the rename would put a file in its place.
+pub(crate) fn write_with<E>(
+    path: &Path,
+    failed: impl Fn(io::Error) -> E,
+    content: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    if fs::symlink_metadata(path).is_ok_and(|stat| !stat.is_file()) {
+        // Only a link to nothing has something to create. The kernel can refuse to
+        // open others' FIFOs for who says that they may be created.
+        let mut file = File::options()
+            .write(true)
+            .truncate(true)
+            .create(!path.exists())
+            .open(path)
+            .map_err(failed)?;
+        return content(&mut file);
+    }
     // A name of its own: another run may be writing the same file now.
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        io::Write::write_all(&mut file, content)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    });
-    written.map(drop).map_err(Error::io("write", path))
+    let mut file = tempfile::Builder::new()
+        // As any other file, and not as a secret; the umask takes its part.
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder_of(path))
+        .map_err(&failed)?;
+    // The file beneath, since errors of the temporary one name its path.
+    content(file.as_file_mut())?;
+    // A full disk can show as late as this.
+    file.as_file().sync_all().map_err(&failed)?;
+    let kept = file.persist(path).map_err(|error| failed(error.error));
+    kept.map(drop)
 }
 
 #[cfg(test)]
@@ -701,6 +731,58 @@ mod tests {
             }
         });
         assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "before").unwrap();
+        let half = write_with(&path, identity, |file| {
+            file.write_all(b"half").unwrap();
+            Err(io::Error::other("full"))
+        });
+        assert_eq!(half.unwrap_err().to_string(), "full");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+        write(&path, b"after").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_written_into_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // Open for both, so that neither side waits for the other.
+        let mut reader = File::options().read(true).write(true).open(&fifo).unwrap();
+        let through_a_link = folder.path().join("link");
+        std::os::unix::fs::symlink("fifo", &through_a_link).unwrap();
+        for path in [&fifo, &through_a_link] {
+            write(path, b"hello").unwrap();
+            let mut said = [0; 5];
+            io::Read::read_exact(&mut reader, &mut said).unwrap();
+            assert_eq!(said, *b"hello", "{}", path.display());
+        }
+        // Nor is it taken away when nothing comes of it.
+        write_with(&fifo, identity, |_| Err(io::Error::other("full"))).unwrap_err();
+        let is = |path: &Path| fs::symlink_metadata(path).unwrap().file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&is(&fifo)));
+        assert!(is(&through_a_link).is_symlink());
+    }
+
+    #[test]
+    fn a_link_to_nothing_gives_what_it_links_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        for text in ["first, and longer", "second"] {
+            write(&link, text.as_bytes()).unwrap();
+            assert!(link.is_symlink());
+            let file = folder.path().join("file");
+            assert_eq!(fs::read_to_string(file).unwrap(), text);
+        }
     }
 
     #[test]

@@ -15,15 +15,14 @@
 //! assert!(difference.to_string().contains("the first at (3, 4)"));
 //! ```
 
-use std::fs::Permissions;
+use std::convert::identity;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::Error;
-use crate::cache::folder_of;
+use crate::cache::write_with;
 
 /// How far a picture may be from what it should be.
 ///
@@ -168,7 +167,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<RgbImage, Error> {
         })
 }
 
-/// Writes a picture as a PNG file, whole or not at all.
+/// Writes a picture as a PNG file, whole or not at all; what is there and no
+/// regular file is written into.
 ///
 /// # Errors
 /// [`Error::Io`] with the file's name.
@@ -185,20 +185,11 @@ pub fn load(path: impl AsRef<Path>) -> Result<RgbImage, Error> {
 pub fn save(picture: &RgbImage, path: impl AsRef<Path>) -> Result<(), Error> {
     let path = path.as_ref();
     let write = || {
-        let mut file = tempfile::Builder::new()
-            // As any other file, and not as a secret.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder_of(path))?;
         let mut png = io::Cursor::new(Vec::new());
         picture
             .write_to(&mut png, ImageFormat::Png)
             .map_err(io::Error::other)?;
-        // The file beneath, since errors of the temporary one name its path.
-        file.as_file_mut().write_all(png.get_ref())?;
-        // A full disk can show as late as this.
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        write_with(path, identity, |file| file.write_all(png.get_ref()))
     };
     write().map_err(|source| Error::Io {
         what: format!("write the picture {}", path.display()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cache::folder_of;
+use crate::cache::write_with;
 use crate::{Error, Vm};
 
 #[derive(Args)]
@@ -94,17 +94,21 @@ pub(super) fn copy_in(vm: &Vm, host: &Path, guest: &str) -> Result<(), Error> {
     vm.write_file(guest, file, metadata.permissions().mode() & 0o7777)
 }
 
-/// Whole or not at all.
+/// Whole or not at all, with its permissions; into a device or a FIFO as it comes.
 fn copy_out(vm: &Vm, guest: &str, host: &Path) -> Result<(), Error> {
-    let failed = || Error::io(host.to_string_lossy());
-    let mut file = tempfile::NamedTempFile::new_in(folder_of(host)).map_err(failed())?;
-    let mode = vm.read_file(guest, &mut file)?;
-    let permissions = Permissions::from_mode(mode);
-    file.as_file()
-        .set_permissions(permissions)
-        .map_err(failed())?;
-    file.persist(host).map_err(|error| failed()(error.error))?;
-    Ok(())
+    let failed = |source| Error::io(host.to_string_lossy())(source);
+    write_with(host, failed, |file| {
+        // A device's permissions are its own.
+        let is_file = file.metadata().map_err(failed)?.is_file();
+        let permit = |file: &File, mode| match is_file {
+            true => file.set_permissions(Permissions::from_mode(mode)),
+            false => Ok(()),
+        };
+        // For its owner only, until it is known for whom else.
+        permit(file, 0o600).map_err(failed)?;
+        let mode = vm.read_file(guest, file)?;
+        permit(file, mode).map_err(failed)
+    })
 }
 
 #[cfg(test)]

@@ -63,7 +63,9 @@ impl Screen {
         let Err(difference) = compare(&seen, expected, tolerance) else {
             return Ok(true);
         };
-        let beside = self.screenshot.as_ref().unwrap_or(file);
+        // Beside a device or a FIFO is no place for it.
+        let screenshot = self.screenshot.as_ref().filter(|file| file.is_file());
+        let beside = screenshot.unwrap_or(file);
         let mut name = beside.file_stem().unwrap_or_default().to_owned();
         name.push("-diff.png");
         let shown = beside.with_file_name(name);

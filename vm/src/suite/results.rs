@@ -1,11 +1,13 @@
 //! What a run found: a record a test, and what each kernel was.
 
 use std::collections::BTreeMap;
+use std::convert::identity;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::cache::{folder_of, write_with};
 use crate::error::first_line;
 use crate::{Error, Origin};
 
@@ -218,21 +220,15 @@ pub(crate) fn write(
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
     let attempt = || {
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut to = io::BufWriter::new(std::fs::File::create(file)?);
-        content(&mut to)?;
-        to.flush()
-    };
-    attempt().map_err(|source| {
+        std::fs::create_dir_all(folder_of(file))?;
         // Half a file would be read for a whole one.
-        let _ = std::fs::remove_file(file);
-        Error::Io {
-            what: format!("write {}", file.display()),
-            source,
-        }
-    })
+        write_with(file, identity, |to| {
+            let mut to = io::BufWriter::new(to);
+            content(&mut to)?;
+            to.flush()
+        })
+    };
+    attempt().map_err(Error::io(format!("write {}", file.display())))
 }
 
 #[cfg(test)]
