@@ -55,8 +55,15 @@ impl HostProcess {
         HostProcess::spawn(command, &program.name, options.deadline)
     }
 
-    /// The examples in the documentation, which only cargo can run.
-    pub(crate) fn doc_tests(project: &Project, options: &Options) -> Result<HostProcess, Error> {
+    /// The examples in the documentation, which only cargo can run; `None` where
+    /// no library has any.
+    pub(crate) fn doc_tests(
+        project: &Project,
+        options: &Options,
+    ) -> Option<Result<HostProcess, Error>> {
+        if !has_doc_tests(project) {
+            return None;
+        }
         let mut command = cargo();
         command
             .args(["test", "--workspace", "--doc", "--quiet", "--no-fail-fast"])
@@ -64,7 +71,7 @@ impl HostProcess {
             .args(["--", "--format=pretty"])
             .args(options.filter.as_deref())
             .current_dir(project.folder());
-        HostProcess::spawn(command, "doc tests", DOC_TESTS)
+        Some(HostProcess::spawn(command, "doc tests", DOC_TESTS))
     }
 
     fn spawn(command: Command, name: &str, deadline: Duration) -> Result<HostProcess, Error> {
@@ -178,6 +185,13 @@ impl Drop for HostProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Asked for those of a workspace without a library, cargo fails.
+fn has_doc_tests(project: &Project) -> bool {
+    let packages = project.metadata.workspace_packages();
+    let mut targets = packages.iter().flat_map(|package| &package.targets);
+    targets.any(|target| target.doctest)
 }
 
 /// A process group of its own, that ends with us: it is killed as a whole when it
@@ -321,5 +335,19 @@ mod tests {
         drop(process.group.leader.stdin.take());
         assert_eq!(follow(&mut process).1.unwrap(), Exit::Signal(9));
         assert!(is_gone(String::from_utf8(pid).unwrap().trim()));
+    }
+
+    #[test]
+    fn programs_alone_have_no_doc_tests() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = "[package]\nname = \"alone\"\nversion = \"0.1.0\"\n[workspace]\n";
+        std::fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+        std::fs::create_dir(folder.path().join("src")).unwrap();
+        let source = |name: &str| {
+            std::fs::write(folder.path().join("src").join(name), "fn main() {}").unwrap();
+            Project::at(folder.path()).unwrap()
+        };
+        assert!(!has_doc_tests(&source("main.rs")));
+        assert!(has_doc_tests(&source("lib.rs")));
     }
 }

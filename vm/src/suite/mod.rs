@@ -141,9 +141,10 @@ fn on_the_host(project: &Project, options: &Options, programs: &[TestProgram], r
         let process = HostProcess::start(program, options);
         program::follow(report, &place, &program.name, process, next);
     }
-    place.running("doc", "");
-    let process = HostProcess::doc_tests(project, options);
-    program::follow(report, &place, "doc", process, next);
+    if let Some(process) = HostProcess::doc_tests(project, options) {
+        place.running("doc", "");
+        program::follow(report, &place, "doc", process, next);
+    }
 }
 
 /// Several kernels at a time.
