@@ -40,10 +40,7 @@ impl Guests<'_> {
         let mut programs = programs.iter();
         for program in programs.by_ref() {
             if let Err(error) = self.run_program(program) {
-                let test = Test::broken(&self.place.name, "boot", "", &error);
-                self.show(test);
-                self.report.say(&error.to_string());
-                self.keep_log(error.console());
+                self.not_booted(&error);
                 self.not_run(program, "", "its guest did not boot");
                 break;
             }
@@ -58,7 +55,7 @@ impl Guests<'_> {
                 self.show(test);
                 self.report.say(&error.to_string());
             }
-            self.keep_log(&log.dmesg());
+            self.keep_log(self.boots.len(), &log.dmesg());
         }
         let kernel = self.builder.kernel();
         self.report.kernel(results::Kernel {
@@ -184,6 +181,14 @@ impl Guests<'_> {
         Ok(())
     }
 
+    fn not_booted(&self, error: &Error) {
+        let test = Test::broken(&self.place.name, "boot", "", error);
+        self.show(test);
+        self.report.say(&error.to_string());
+        // It is none of those that booted, whose logs are theirs.
+        self.keep_log(self.boots.len() + 1, error.console());
+    }
+
     fn vm(&self) -> &Vm {
         let (vm, _) = self.running.as_ref().expect("it was booted above");
         vm
@@ -193,7 +198,7 @@ impl Guests<'_> {
     fn end(&mut self) {
         if let Some((vm, log)) = self.running.take() {
             drop(vm);
-            self.keep_log(&log.dmesg());
+            self.keep_log(self.boots.len(), &log.dmesg());
         }
     }
 
@@ -205,8 +210,12 @@ impl Guests<'_> {
         })
     }
 
-    fn keep_log(&self, text: &str) {
-        let file = self.log_file(self.boots.len());
+    /// Nothing said is nothing to keep: an error of the host's has no console.
+    fn keep_log(&self, number: usize, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let file = self.log_file(number);
         let kept = results::write(&file, |to| to.write_all(text.as_bytes()));
         if let Err(error) = kept {
             self.report.say(&format!("      no log is kept: {error}"));
@@ -283,7 +292,75 @@ fn remove_logs(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Accel;
+    use crate::cache::Cache;
+    use crate::debian::{Debian, Kernel};
     use dmashare_vm_init::Exit;
+
+    #[test]
+    fn a_guest_that_does_not_boot_leaves_the_logs_of_others_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = Kernel {
+            name: "none".into(),
+            release: String::new(),
+            package_version: String::new(),
+            suite: String::new(),
+            vmlinux: folder.path().join("vmlinux"),
+            modules: folder.path().into(),
+            image: folder.path().join("image"),
+            debug: false,
+            headers: None,
+            own: None,
+            debian: Debian::new(Cache::at(folder.path().join("cache")).unwrap(), None),
+        };
+        let builder = Builder::new(kernel, folder.path().join("root")).accel(Accel::Tcg);
+        let report = Report::new();
+        let mut guests = Guests {
+            builder: &builder,
+            options: &Options::default(),
+            place: report.place("none"),
+            report: &report,
+            folder: folder.path().join("none"),
+            running: None,
+            boots: Vec::new(),
+        };
+        let logs = || {
+            let files = std::fs::read_dir(folder.path().join("none"));
+            let files = files.into_iter().flatten().flatten();
+            let mut logs: Vec<(String, String)> = files
+                .map(|file| {
+                    let name = file.file_name().to_string_lossy().into_owned();
+                    (name, std::fs::read_to_string(file.path()).unwrap())
+                })
+                .collect();
+            logs.sort();
+            logs
+        };
+        let log = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let of_the_host = Error::Project("no QEMU".into());
+        let of_the_guest = Error::NotBooted {
+            kernel: "none".into(),
+            reason: "no init".into(),
+            console: "its last words".into(),
+        };
+        guests.not_booted(&of_the_host);
+        assert_eq!(logs(), []);
+        guests.keep_log(1, "of the first");
+        guests.boots.push(Boot {
+            origin: CameUp::Booted,
+            accelerator: "tcg",
+            seconds: 1.0,
+            dmesg: guests.log_file(1),
+        });
+        guests.not_booted(&of_the_host);
+        assert_eq!(logs(), [log("dmesg.txt", "of the first")]);
+        guests.not_booted(&of_the_guest);
+        let both = [
+            log("dmesg-2.txt", "its last words"),
+            log("dmesg.txt", "of the first"),
+        ];
+        assert_eq!(logs(), both);
+    }
 
     #[test]
     fn reads_the_lists_of_both_harnesses() {
