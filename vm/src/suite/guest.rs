@@ -60,6 +60,7 @@ impl Guests<'_> {
         let kernel = self.builder.kernel();
         self.report.kernel(results::Kernel {
             name: self.place.name.clone(),
+            arch: kernel.debian.arch().to_string(),
             release: kernel.release.clone(),
             package_version: kernel.package_version.clone(),
             suite: kernel.suite.clone(),

@@ -39,6 +39,7 @@ fn suite(tests: &[Test], kernel: Option<&Kernel>) -> TestSuite {
     ));
     if let Some(kernel) = kernel {
         suite.add_property(("kernel", kernel.release.as_str()));
+        suite.add_property(("arch", kernel.arch.as_str()));
         suite.add_property(("package-version", kernel.package_version.as_str()));
         suite.add_property(("suite", kernel.suite.as_str()));
         if let [first, ..] = kernel.boots.as_slice() {
@@ -107,6 +108,7 @@ mod tests {
         let results = Results {
             kernels: vec![Kernel {
                 name: "6.12".into(),
+                arch: "x86_64".into(),
                 release: "6.12.107+deb13-amd64".into(),
                 boots: [(CameUp::Booted, 9.01), (CameUp::Restored, 0.42)]
                     .map(|(origin, seconds)| Boot {
@@ -128,6 +130,7 @@ mod tests {
             "name=\"6.12 p\"",
             "t&lt;1&gt;",
             "6.12.107+deb13-amd64",
+            "name=\"arch\" value=\"x86_64\"",
             "name=\"accelerator\" value=\"tcg\"",
             "value=\"booted in 9.0 s, restored in 0.4 s\"",
             "red &amp; dead",

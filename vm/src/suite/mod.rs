@@ -12,6 +12,7 @@ mod report;
 mod results;
 mod table;
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -91,19 +92,25 @@ impl Default for Options {
 /// What kept the tests from being built or a guest from being made, and results
 /// that could not be written.
 pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Result<u8, Error> {
-    let kernels = match options.kernels.is_empty() {
+    let kernels = once_each(match options.kernels.is_empty() {
         true => &project.settings.kernels,
         false => &options.kernels,
-    };
+    });
     // What cannot be had is known before anything runs, and what is fetched does
     // not count against a test's deadline.
     let arch = debian.map_or(Arch::HOST, Debian::arch);
     let cross = cross::arguments(project, arch)?;
+    let folder = project.target_folder().join("vm");
     let mut guests = Vec::new();
     if let Some(debian) = debian {
-        for kernel in kernels {
-            let guest = project.guest_with(debian, kernel, true, &options.guest)?;
-            guests.push((kernel.as_str(), guest));
+        let folders = folders(&kernels, arch)?;
+        for (kernel, logs) in kernels.into_iter().zip(folders) {
+            let builder = project.guest_with(debian, kernel, true, &options.guest)?;
+            guests.push(OneKernel {
+                name: kernel,
+                builder,
+                folder: folder.join(logs),
+            });
         }
     }
     let programs = build::test_programs(project, &cross)?;
@@ -113,9 +120,8 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
         on_the_host(project, options, &programs, &report);
     }
     let programs: Vec<&TestProgram> = programs.iter().filter(|p| p.guest).collect();
-    let folder = project.target_folder().join("vm");
-    in_guests(&guests, options, &programs, &report, &folder);
-    let kernels: Vec<&str> = guests.iter().map(|(kernel, _)| *kernel).collect();
+    in_guests(&guests, options, &programs, &report);
+    let kernels: Vec<&str> = guests.iter().map(|kernel| kernel.name).collect();
     let results = report.finish(&kernels);
     if kernels.len() > 1 || (options.table && !kernels.is_empty()) {
         println!("\n{}", table::table(&results, &kernels, options.table));
@@ -147,23 +153,29 @@ fn on_the_host(project: &Project, options: &Options, programs: &[TestProgram], r
     }
 }
 
+struct OneKernel<'a> {
+    name: &'a str,
+    builder: Builder,
+    /// Where the logs go.
+    folder: PathBuf,
+}
+
 /// Several kernels at a time.
 fn in_guests(
-    guests: &[(&str, Builder)],
+    kernels: &[OneKernel<'_>],
     options: &Options,
     programs: &[&TestProgram],
     report: &Report,
-    folder: &Path,
 ) {
-    let builders = guests.iter().map(|(_, builder)| builder);
+    let builders = kernels.iter().map(|kernel| &kernel.builder);
     let jobs = options.jobs.unwrap_or_else(|| jobs::fitting(builders));
-    jobs::side_by_side(jobs, guests, |(kernel, builder)| {
+    jobs::side_by_side(jobs, kernels, |kernel| {
         let guests = Guests {
-            builder,
+            builder: &kernel.builder,
             options,
             report,
-            place: report.place(kernel),
-            folder: folder.join(file_name(kernel)),
+            place: report.place(kernel.name),
+            folder: kernel.folder.clone(),
             running: None,
             boots: Vec::new(),
         };
@@ -171,9 +183,34 @@ fn in_guests(
     });
 }
 
+/// As they came, but no kernel twice.
+fn once_each(kernels: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    let kernels = kernels.iter().map(String::as_str);
+    kernels.filter(|kernel| seen.insert(*kernel)).collect()
+}
+
+/// The names of the folders in which each kernel's logs go.
+fn folders(kernels: &[&str], arch: Arch) -> Result<Vec<String>, Error> {
+    let mut taken = HashMap::new();
+    let mut names = Vec::new();
+    for kernel in kernels {
+        let name = file_name(kernel, arch);
+        if let Some(other) = taken.insert(name.clone(), kernel) {
+            return Err(Error::Project(format!(
+                "the logs of kernels {other} and {kernel} would both go to vm/{name} in the \
+                 target folder; test one at a time"
+            )));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
 /// A kernel's name, which can be a path, as the name of a folder.
-fn file_name(kernel: &str) -> String {
-    kernel.trim_matches('/').replace(['/', ':'], "-")
+fn file_name(kernel: &str, arch: Arch) -> String {
+    let name = kernel.trim_matches('/').replace(['/', ':'], "-");
+    name + arch.suffix()
 }
 
 fn write(results: &Results, options: &Options, folder: &Path) -> Result<(), Error> {
@@ -184,4 +221,28 @@ fn write(results: &Results, options: &Options, folder: &Path) -> Result<(), Erro
     let json = results.write_json(&file(&options.json, "results.json"));
     junit::write(results, &file(&options.junit, "junit.xml"))?;
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_asked_for_twice_runs_once() {
+        let kernels = ["7.2", "6.12", "7.2"].map(str::to_owned);
+        assert_eq!(once_each(&kernels), ["7.2", "6.12"]);
+    }
+
+    #[test]
+    fn each_kernel_has_a_folder_of_its_own() {
+        let of = |kernels: &[&str], arch| folders(kernels, arch).map_err(|e| e.to_string());
+        let names = of(&["6.12", "debian:sid", "/boot/x"], Arch::X86_64);
+        assert_eq!(names.unwrap(), ["6.12", "debian-sid", "boot-x"]);
+        assert_eq!(of(&["6.12"], Arch::Aarch64).unwrap(), ["6.12-arm64"]);
+        let error = of(&["6.12", "a:b", "a/b"], Arch::X86_64).unwrap_err();
+        assert!(
+            error.contains("a:b and a/b would both go to vm/a-b"),
+            "{error}"
+        );
+    }
 }

@@ -136,6 +136,8 @@ impl Test {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Kernel {
     pub(crate) name: String,
+    /// As `uname -m` has it.
+    pub(crate) arch: String,
     pub(crate) release: String,
     pub(crate) package_version: String,
     pub(crate) suite: String,
