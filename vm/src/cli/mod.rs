@@ -165,7 +165,7 @@ struct TestOptions {
     #[arg(long)]
     host_only: bool,
     /// How long one test program may take
-    #[arg(long, default_value = "15m", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = suite::DEADLINE, value_parser = duration, value_name = "TIME")]
     deadline: Duration,
     /// How many kernels run side by side; default: as many as there are processors and memory for
     #[arg(long, short, value_name = "N")]

@@ -18,13 +18,17 @@ use std::time::Duration;
 
 use crate::debian::Debian;
 use crate::project::Project;
-use crate::{Arch, Builder, Error, GuestOptions, cross};
+use crate::{Arch, Builder, Error, GuestOptions, cli, cross};
 
 use build::TestProgram;
 use guest::Guests;
 use host::HostProcess;
 use report::Report;
 use results::Results;
+
+/// How long a test program may take where nothing is said, as the command line
+/// gives it.
+pub(crate) const DEADLINE: &str = "15m";
 
 /// What to run, and for how long.
 ///
@@ -36,7 +40,7 @@ use results::Results;
 ///     guest_only: true,
 ///     ..Options::default()
 /// };
-/// assert_eq!(options.deadline.as_secs(), 300);
+/// assert_eq!(options.deadline.as_secs(), 15 * 60);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -46,7 +50,7 @@ pub struct Options {
     pub guest_only: bool,
     /// Run only tests whose name contains this.
     pub filter: Option<String>,
-    /// How long one test program may take.
+    /// How long one test program may take; 15 minutes by default.
     pub deadline: Duration,
     /// How many kernels run side by side; `None`: as many as the machine has
     /// processors and memory for.
@@ -69,7 +73,7 @@ impl Default for Options {
             kernels: Vec::new(),
             guest_only: false,
             filter: None,
-            deadline: Duration::from_secs(300),
+            deadline: cli::duration(DEADLINE).expect("it is a time"),
             jobs: None,
             junit: None,
             json: None,
