@@ -1,11 +1,11 @@
-//! Boot real kernels in QEMU and run programs there, on a machine with no KVM
-//! and no GPU.
+//! Boot real kernels in QEMU and run programs there, on a machine that needs
+//! neither KVM nor a GPU: see [`Accel`] for KVM where there is one of use.
 //!
-//! A [`Vm`] is a Debian kernel over PVH boot, a Debian root with the packages
-//! that a test needs, folders of the host at their own paths, and an agent that
-//! runs programs and keeps their output apart. Every wait has a deadline, and
-//! what went wrong in the guest (a panic, an oops, a hang) is told apart from a
-//! program that failed: see [`Error`].
+//! A [`Vm`] is a kernel (Debian's for x86-64 or arm64, one built from source, or
+//! your own), a root (of Debian's packages, or your own), folders of the host at
+//! their own paths, and an agent that runs programs and keeps their output apart.
+//! Every wait has a deadline, and what went wrong in the guest (a panic, an oops,
+//! a hang) is told apart from a program that failed: see [`Error`].
 //!
 //! ```no_run
 //! // Not run with the crate's tests: fetches a kernel and boots it.

@@ -40,8 +40,9 @@ const STATUSES: &str = "Exit status: that of the program in the guest (128 + N w
 ended it), or 2 for bad input or a problem of the host, 70 where the guest did not boot, 71 for a \
 kernel panic, 72 for an oops, a BUG or a WARN, 73 for a deadline passed, 74 where QEMU ended, 75 for \
 a report of KASAN, lockdep or another check of the kernel's, 76 where the guest ran out of memory, \
-127 where the program did not start. `cargo vm test` ends with 1 where tests failed, and 77 where a \
-signal killed a test program.";
+127 where the program did not start. `cargo vm run` ends with 1 where the program succeeded and the \
+screen is not as --expect-screen has it, and `cargo vm module check` where there is something to \
+report. `cargo vm test` ends with 1 where tests failed, and 77 where a signal killed a test program.";
 
 /// Where what a guest is made of comes from.
 #[derive(Args, Clone, Debug, Default)]
