@@ -9,6 +9,7 @@ use dmashare_vm_init::{Boot, Module, Mount};
 use sha2::{Digest, Sha256};
 
 use crate::debian::{FileSystem, Index, Kernel, hex};
+use crate::error::first_line;
 use crate::progress::note;
 use crate::qemu::{Machine, Memory, Share, memfd};
 use crate::snapshot::{FAULTY, Place};
@@ -266,7 +267,7 @@ impl Builder {
                     note(&format!(
                         "kernel {} did not go on from its snapshot, and boots: {}",
                         self.kernel.name,
-                        first_line(&error)
+                        first_line(&error.to_string())
                     ));
                 }
             }
@@ -529,13 +530,8 @@ fn keep(place: &Place<'_>, vm: &Vm, memory: &File, deadline: Duration) -> Result
             }
             Origin::Kept(took)
         }
-        Err(error) => Origin::NotKept(first_line(&error)),
+        Err(error) => Origin::NotKept(first_line(&error.to_string()).to_owned()),
     })
-}
-
-fn first_line(error: &Error) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A module's name and its parameters.

@@ -227,9 +227,9 @@ fn runs(bytes: &[u8], page: usize) -> Vec<Range<usize>> {
 /// Take away those that were not used for longest, until the others take no more
 /// than this; but not the one called so.
 fn trim(cache: &Cache, but: &str, keep: u64) {
-    let mut all: Vec<(SystemTime, u64, String)> = entries(&cache.folder().join(KIND))
+    let mut all: Vec<(SystemTime, u64, String)> = paths(&cache.folder().join(KIND))
         .filter_map(|folder| {
-            let files = entries(&folder).filter_map(|file| file.metadata().ok());
+            let files = paths(&folder).filter_map(|file| file.metadata().ok());
             let blocks = files.map(|stat| stat.blocks()).sum::<u64>();
             let used = folder
                 .join(ABOUT)
@@ -252,9 +252,10 @@ fn trim(cache: &Cache, but: &str, keep: u64) {
     }
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path())
+/// What is in a folder; in one that cannot be read, nothing.
+fn paths(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = cache::entries(folder).unwrap_or_default();
+    entries.into_iter().map(|(_, path)| path)
 }
 
 #[cfg(test)]
@@ -295,7 +296,7 @@ mod tests {
             made.unwrap();
         }
         let left = || {
-            let mut keys: Vec<_> = entries(&cache.folder().join(KIND))
+            let mut keys: Vec<_> = paths(&cache.folder().join(KIND))
                 .map(|path| path.file_name().unwrap().to_owned())
                 .collect();
             keys.sort();
