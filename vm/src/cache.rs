@@ -36,6 +36,9 @@ const STAMP: &str = ".complete";
 pub(crate) const SCRATCH: &str = "scratch";
 /// What a folder in the making is called, after its key.
 pub(crate) const MAKING: &str = ".making";
+/// Kinds whose every run fills the folder under one lock, which has the kind's
+/// name: they are no artefacts.
+const FILLED: [&str; 3] = ["apt", "debs", "plans"];
 /// What stat(2) counts blocks in, whatever the file system's are.
 const BLOCK: u64 = 512;
 /// Below this, a failure is put down to the full disk.
@@ -360,14 +363,19 @@ impl Cache {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn discard(&self, kind: &str, key: &str) -> Result<bool, Error> {
+        // Its maker holds the lock of what it is to be.
+        let made = key.strip_suffix(MAKING).unwrap_or(key);
+        let ours = match FILLED.contains(&kind) {
+            true => kind.to_owned(),
+            false => format!("{kind}.{made}"),
+        };
         // Whoever works in one holds a lock with its key, too.
         let mut locks = Vec::new();
-        let ours = [format!("{kind}.{key}")];
         let theirs = entries(&self.folder.join("locks"))?
             .into_iter()
             .map(|(name, _)| name)
-            .filter(|name| name.ends_with(&format!(".{key}")) && *name != ours[0]);
-        for name in ours.iter().cloned().chain(theirs) {
+            .filter(|name| name.ends_with(&format!(".{made}")) && *name != ours);
+        for name in std::iter::once(ours.clone()).chain(theirs) {
             let Some(lock) = self.try_lock(&name)? else {
                 return Ok(false);
             };
@@ -841,5 +849,26 @@ mod tests {
         assert!(path.exists());
         assert!(cache.discard("kind", "key").unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_another_run_makes_or_fills_is_not_discarded() {
+        let (_folder, cache) = scratch_cache();
+        for (held, kind, key) in [
+            ("kind.key", "kind", "key.making"),
+            ("debs", "debs", "partial"),
+            ("apt", "apt", "lists"),
+            ("plans", "plans", "kernel-7.2.json"),
+        ] {
+            let path = cache.folder().join(kind).join(key);
+            fs::create_dir_all(&path).unwrap();
+            {
+                let _held = cache.lock(held).unwrap();
+                assert!(!cache.discard(kind, key).unwrap(), "{held}");
+            }
+            assert!(path.exists());
+            assert!(cache.discard(kind, key).unwrap());
+            assert!(!path.exists());
+        }
     }
 }

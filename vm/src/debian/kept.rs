@@ -142,7 +142,7 @@ pub fn remove_kernel(debian: &Debian, name: &str, builds: &[&str]) -> Result<u64
                 .is_some_and(|release| there.starts_with(&format!("{release}_"))),
         };
         for kind in ["module", "snapshot", "toolchain"] {
-            for (there, _) in cache::entries(&debian.cache.folder().join(kind))? {
+            for there in made(debian, kind)? {
                 if of_kernel(kind, &there) {
                     discard(kind, &there)?;
                 }
@@ -150,6 +150,8 @@ pub fn remove_kernel(debian: &Debian, name: &str, builds: &[&str]) -> Result<u64
         }
     }
     if let Some(plan) = plan {
+        // Not while another run fetches: what it has found there it will use.
+        let _lock = debian.cache.lock(DEBS)?;
         for deb in &plan.debs {
             let file = debian.cache.folder().join(DEBS).join(&deb.file);
             freed += fs::metadata(&file).map_or(0, |stat| stat.len());
@@ -180,8 +182,11 @@ pub fn stale(debian: &Debian, all: bool) -> Result<Vec<Size>, Error> {
 fn stale_at(debian: &Debian, all: bool, now: SystemTime) -> Result<Vec<Size>, Error> {
     let sizes = debian.cache.sizes()?;
     if all {
-        // The locks are files that another run may have open.
-        let rest = sizes.into_iter().filter(|size| size.kind != "locks");
+        // The locks are files that another run may have open, and what is in the
+        // making is another run's.
+        let rest = sizes
+            .into_iter()
+            .filter(|size| size.kind != "locks" && !size.key.ends_with(cache::MAKING));
         return Ok(rest.collect());
     }
     let kept = Kept::find(debian, &sizes)?;
@@ -212,8 +217,7 @@ fn artefacts(
     builds: &[&str],
 ) -> Result<Vec<(&'static str, String)>, Error> {
     let of = |kind: &'static str, fits: &dyn Fn(&str) -> bool| -> Result<Vec<_>, Error> {
-        let all = cache::entries(&debian.cache.folder().join(kind))?;
-        let keys = all.into_iter().map(|(key, _)| key);
+        let keys = made(debian, kind)?.into_iter();
         Ok(keys
             .filter(|key| fits(key))
             .map(|key| (kind, key))
@@ -225,9 +229,7 @@ fn artefacts(
     }
     if name == DEBUG || builds.contains(&name) {
         let prefix = format!("{name}_");
-        return of(kernel::KIND, &|key| {
-            key.starts_with(&prefix) && !key.ends_with(cache::MAKING)
-        });
+        return of(kernel::KIND, &|key| key.starts_with(&prefix));
     }
     if own::is_path(name) {
         let place = Path::new(name).canonicalize();
@@ -237,6 +239,13 @@ fn artefacts(
     }
     let key = planned(debian, name).map(|plan| plan.key());
     of(kernel::KIND, &|there| Some(there) == key.as_deref())
+}
+
+/// The keys of a kind's artefacts, without those that are in the making.
+fn made(debian: &Debian, kind: &str) -> Result<Vec<String>, Error> {
+    let all = cache::entries(&debian.cache.folder().join(kind))?;
+    let keys = all.into_iter().map(|(key, _)| key);
+    Ok(keys.filter(|key| !key.ends_with(cache::MAKING)).collect())
 }
 
 /// The release of the kernel in an artefact.
@@ -591,6 +600,10 @@ mod tests {
         let (_folder, debian) = debian();
         plan(&debian, "kernel-7.2", &kernel_plan("14"));
         make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
+        // Of another run's.
+        let making = debian.cache.folder().join("kernel/debug_7.2.14-1-aa.making");
+        fs::create_dir(&making).unwrap();
+        assert!(artefacts(&debian, DEBUG, &[]).unwrap().is_empty());
         let all = stale(&debian.clone().pinned(Pins::default()), true).unwrap();
         assert_eq!(all.len(), 2);
         for size in &all {
