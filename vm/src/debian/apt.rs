@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256, Sha512};
 
 use super::mirror::{Mirror, stanzas};
 use super::run::{self, Said};
@@ -21,6 +23,9 @@ use crate::progress::{Progress, note, size};
 /// Lists are good this long; a package that has vanished from the mirror since
 /// then makes them fetched anew before.
 const LISTS_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where packages are, in the cache.
+pub(super) const DEBS: &str = "debs";
 
 /// Part of apt for programs like this one: fetches a file and checks its hash.
 const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
@@ -36,6 +41,25 @@ pub(super) struct Deb {
     pub(super) bytes: u64,
     /// `SHA256:HEX`, from the archive's signed lists.
     pub(super) hash: String,
+}
+
+impl Deb {
+    /// Where its file is in the cache, once it is fetched.
+    pub(super) fn place(&self, cache: &Cache) -> PathBuf {
+        cache.folder().join(DEBS).join(&self.file)
+    }
+
+    /// Whether what is in `file` has the hash that the lists say.
+    pub(super) fn is_in(&self, file: &Path) -> io::Result<bool> {
+        let content = fs::read(file)?;
+        let hash = match self.hash.starts_with("SHA512:") {
+            true => Sha512::digest(content).to_vec(),
+            false => Sha256::digest(content).to_vec(),
+        };
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = self.hash.split_once(':');
+        Ok(expected.is_some_and(|(_, expected)| hash.eq_ignore_ascii_case(expected)))
+    }
 }
 
 /// A stanza of the archive's list of packages.
@@ -197,22 +221,21 @@ impl Apt {
 }
 
 /// Has `debs` in the cache, fetching those that are not: `what` they are for is
-/// told with their number and size before. Gives their files in the same order.
-pub(super) fn fetch(cache: &Cache, what: &str, debs: &[Deb]) -> Result<Vec<PathBuf>, Error> {
-    let folder = cache.folder().join("debs");
+/// told with their number and size before.
+pub(super) fn fetch(cache: &Cache, what: &str, debs: &[Deb]) -> Result<(), Error> {
+    let folder = cache.folder().join(DEBS);
     let partial = folder.join("partial");
     let has = |folder: &Path, deb: &Deb| {
         fs::metadata(folder.join(&deb.file)).is_ok_and(|stat| stat.len() == deb.bytes)
     };
-    let files = debs.iter().map(|deb| folder.join(&deb.file)).collect();
     if debs.iter().all(|deb| has(&folder, deb)) {
-        return Ok(files);
+        return Ok(());
     }
     fs::create_dir_all(&partial).map_err(cache::Error::io("make the folder", &partial))?;
-    let _lock = cache.lock("debs")?;
+    let _lock = cache.lock(DEBS)?;
     let wanted: Vec<&Deb> = debs.iter().filter(|deb| !has(&folder, deb)).collect();
     if wanted.is_empty() {
-        return Ok(files);
+        return Ok(());
     }
     let bytes = wanted.iter().map(|deb| deb.bytes).sum();
     note(&format!(
@@ -259,7 +282,7 @@ pub(super) fn fetch(cache: &Cache, what: &str, debs: &[Deb]) -> Result<Vec<PathB
         }
         fs::rename(&from, &to).map_err(cache::Error::io("rename", &from))?;
     }
-    Ok(files)
+    Ok(())
 }
 
 /// The lines of `apt-get --print-uris`: `'URI' FILE BYTES HASH`, among others

@@ -205,8 +205,9 @@ fn sparse(debian: &Debian, suite: &str) -> Result<PathBuf, Error> {
             let key = format!("{suite}-{}", digest(&plan.deb.file));
             let need = plan.deb.bytes * 10;
             debian.cache.artefact(SPARSE, &key, need, |folder| {
-                let debs = apt::fetch(&debian.cache, &what, std::slice::from_ref(&plan.deb))?;
-                unpack::packages(&debs, &what, folder)
+                let debs = std::slice::from_ref(&plan.deb);
+                apt::fetch(&debian.cache, &what, debs)?;
+                unpack::packages(&debian.cache, debs, &what, folder)
             })
         },
     )

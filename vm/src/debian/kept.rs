@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::apt::Deb;
+use super::apt::{DEBS, Deb};
 use super::compile::DEBUG;
 use super::root::digest;
 use super::{Debian, Error, Kernel, kernel, own, plan, root};
@@ -22,9 +22,6 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What was used so lately may be in the hands of another run, which has yet to
 /// write down what it is for.
 const IN_HAND: Duration = Duration::from_secs(600);
-
-/// Where packages are, in the cache.
-const DEBS: &str = "debs";
 
 /// What is no artefact: few bytes, and made anew at once.
 const ASIDE: [&str; 3] = ["apt", "locks", "plans"];
@@ -153,7 +150,7 @@ pub fn remove_kernel(debian: &Debian, name: &str, builds: &[&str]) -> Result<u64
         // Not while another run fetches: what it has found there it will use.
         let _lock = debian.cache.lock(DEBS)?;
         for deb in &plan.debs {
-            let file = debian.cache.folder().join(DEBS).join(&deb.file);
+            let file = deb.place(&debian.cache);
             freed += fs::metadata(&file).map_or(0, |stat| stat.len());
             cache::remove(&file)?;
         }
@@ -601,7 +598,10 @@ mod tests {
         plan(&debian, "kernel-7.2", &kernel_plan("14"));
         make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
         // Of another run's.
-        let making = debian.cache.folder().join("kernel/debug_7.2.14-1-aa.making");
+        let making = debian
+            .cache
+            .folder()
+            .join("kernel/debug_7.2.14-1-aa.making");
         fs::create_dir(&making).unwrap();
         assert!(artefacts(&debian, DEBUG, &[]).unwrap().is_empty());
         let all = stale(&debian.clone().pinned(Pins::default()), true).unwrap();

@@ -312,12 +312,13 @@ impl Kernel {
         name: &str,
         plan: &Plan,
         what: &str,
-        fetch: impl FnOnce() -> Result<Vec<PathBuf>, Error>,
+        fetch: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
         let need = bytes * GROWTH;
         let folder = debian.cache.artefact(KIND, &plan.key(), need, |folder| {
-            assemble(debian, &fetch()?, &plan.release, what, folder)?;
+            fetch()?;
+            assemble(debian, plan, what, folder)?;
             pins::note_packages(folder, &plan.debs)
         })?;
         Ok(Self {
@@ -490,15 +491,10 @@ pub(super) fn depends(stanza: &Stanza) -> impl Iterator<Item = &str> {
 }
 
 /// Makes of the packages what [`Kernel`] has.
-fn assemble(
-    debian: &Debian,
-    debs: &[PathBuf],
-    release: &str,
-    what: &str,
-    folder: &Path,
-) -> Result<(), Error> {
+fn assemble(debian: &Debian, plan: &Plan, what: &str, folder: &Path) -> Result<(), Error> {
+    let release = &plan.release;
     let tree = folder.join("tree");
-    unpack::packages(debs, what, &tree)?;
+    unpack::packages(&debian.cache, &plan.debs, what, &tree)?;
     let unpacked = tree.join("usr/lib/modules").join(release);
 
     let places = [
@@ -509,7 +505,10 @@ fn assemble(
         .iter()
         .find(|place| place.is_file())
         .ok_or_else(|| Error::Unexpected {
-            path: debs.first().cloned().unwrap_or_default(),
+            path: plan
+                .debs
+                .first()
+                .map_or_else(PathBuf::new, |deb| deb.place(&debian.cache)),
             problem: "no vmlinuz in the kernel's packages".to_owned(),
         })?;
     let data = fs::read(image).map_err(cache::Error::io("read", image))?;

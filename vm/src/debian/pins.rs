@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::apt::{self, Apt, Deb, Lists};
 use super::toolchain::suites;
@@ -275,8 +274,8 @@ pub(super) struct Pinned<'a> {
 
 impl Pinned<'_> {
     /// Has the pinned `debs` in the cache, with the hashes that they are to
-    /// have. Gives their files in the same order.
-    pub(super) fn fetch(&self, debian: &Debian, debs: &[Deb]) -> Result<Vec<PathBuf>, Error> {
+    /// have.
+    pub(super) fn fetch(&self, debian: &Debian, debs: &[Deb]) -> Result<(), Error> {
         let strange = self.strange(debian, debs)?;
         if strange.is_empty() {
             return apt::fetch(&debian.cache, self.what, debs);
@@ -302,18 +301,12 @@ impl Pinned<'_> {
     fn strange(&self, debian: &Debian, debs: &[Deb]) -> Result<Vec<PathBuf>, Error> {
         let mut strange = Vec::new();
         for deb in debs {
-            let file = debian.cache.folder().join("debs").join(&deb.file);
-            let hash = match fs::read(&file) {
-                Ok(content) => Sha256::digest(&content),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    strange.push(file);
-                    continue;
-                }
+            let file = deb.place(&debian.cache);
+            match deb.is_in(&file) {
+                Ok(true) => {}
+                Ok(false) => strange.push(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => strange.push(file),
                 Err(error) => return Err(cache::Error::io("read", file)(error).into()),
-            };
-            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            if deb.hash != format!("SHA256:{hash}") {
-                strange.push(file);
             }
         }
         Ok(strange)

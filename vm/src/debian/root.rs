@@ -236,16 +236,16 @@ impl Root {
         suite: &str,
         plan: &Plan,
         what: &str,
-        fetch: impl FnOnce() -> Result<Vec<PathBuf>, Error>,
+        fetch: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
         // Unpacked some four and a half times the packages, and as much again as
         // an image, for a while beside each other and the packages.
         let (key, need) = (plan.key(suite), bytes * 10);
         let folder = debian.cache.artefact(KIND, &key, need, |folder| {
-            let debs = fetch()?;
+            fetch()?;
             let tree = folder.join("tree");
-            unpack::packages(&debs, what, &tree)?;
+            unpack::packages(&debian.cache, &plan.debs, what, &tree)?;
             finish(&tree)?;
             pack::image(debian, &tree, &folder.join(IMAGE))?;
             pins::note_packages(folder, &plan.debs)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::apt::{self, Apt, Deb, Lists};
 use super::kernel::Wanted;
 use super::root::digest;
-use super::{Debian, Error, plan, run};
+use super::{Debian, Error, plan, run, unpack};
 use crate::progress::{Progress, note};
 
 /// A package of source unpacks to some twelve times its size.
@@ -72,8 +72,13 @@ impl Source {
                 let key = format!("{version}-{}", digest(&plan.deb.file));
                 let need = plan.deb.bytes * GROWTH;
                 let folder = debian.cache.artefact("source", &key, need, |folder| {
-                    let debs = apt::fetch(&debian.cache, &what, std::slice::from_ref(&plan.deb))?;
-                    unpack(&debs[0], &plan.deb, &what, folder)
+                    apt::fetch(&debian.cache, &what, std::slice::from_ref(&plan.deb))?;
+                    match extract(&plan.deb.place(&debian.cache), &plan.deb, &what, folder) {
+                        Err(Error::Program { said, .. }) => {
+                            Err(unpack::failed(&debian.cache, &plan.deb, said)?)
+                        }
+                        unpacked => unpacked,
+                    }
                 })?;
                 Ok(Self {
                     folder: folder.join(&plan.deb.package),
@@ -119,7 +124,7 @@ fn find(debian: &Debian, version: &str, wanted: &Wanted, lists: Lists) -> Result
 }
 
 /// Unpacks the source, which is an archive of its own in the package.
-fn unpack(file: &Path, deb: &Deb, what: &str, folder: &Path) -> Result<(), Error> {
+fn extract(file: &Path, deb: &Deb, what: &str, folder: &Path) -> Result<(), Error> {
     note(&format!("unpacking {what}: 1.8 GB in 90,000 files"));
     let mut progress = Progress::bytes(&format!("unpacking {what}"), Some(deb.bytes));
     // bash for its pipefail: a package that is cut short must not pass.

@@ -143,8 +143,8 @@ impl Toolchain {
             let root = debian
                 .cache
                 .artefact("toolchain", &key, bytes * 5, |folder| {
-                    let debs = apt::fetch(&debian.cache, what, &plan.debs)?;
-                    unpack::packages(&debs, what, folder)?;
+                    apt::fetch(&debian.cache, what, &plan.debs)?;
+                    unpack::packages(&debian.cache, &plan.debs, what, folder)?;
                     finish(folder)
                 })?;
             Ok(Self { root, key })

@@ -221,9 +221,9 @@ fn unpack(debian: &Debian, packages: &[&str], plan: &Plan) -> Result<PathBuf, Er
     // Unpacked some four times the packages, beside them.
     debian.cache.artefact("tools", &key, bytes * 5, |folder| {
         let what = packages.join(", ");
-        let debs = apt::fetch(&debian.cache, &what, &plan.debs)?;
+        apt::fetch(&debian.cache, &what, &plan.debs)?;
         let tree = folder.join(TREE);
-        super::unpack::packages(&debs, &what, &tree)?;
+        super::unpack::packages(&debian.cache, &plan.debs, &what, &tree)?;
         let links = folder.join(PROGRAMS);
         fs::create_dir(&links).map_err(cache::Error::io("make the folder", &links))?;
         for program in programs(debian.arch).filter(|program| place(&tree, program).is_some()) {

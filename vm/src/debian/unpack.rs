@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::apt::{DEBS, Deb};
 use super::{Error, run};
-use crate::cache;
+use crate::cache::{self, Cache};
 use crate::progress::Progress;
 
 /// Top-level folders that a merged-/usr system has as links into /usr. Packages
@@ -33,9 +34,14 @@ dpkg-deb --fsys-tarfile "$deb" |
         --warning=no-timestamp "$@"
 "#;
 
-/// Unpacks `debs`, told as `what`, over each other into `folder`, a merged-/usr
-/// tree, without running any of their scripts.
-pub(super) fn packages(debs: &[PathBuf], what: &str, folder: &Path) -> Result<(), Error> {
+/// Unpacks `debs`, which the cache has, told as `what`, over each other into
+/// `folder`, a merged-/usr tree, without running any of their scripts.
+pub(super) fn packages(
+    cache: &Cache,
+    debs: &[Deb],
+    what: &str,
+    folder: &Path,
+) -> Result<(), Error> {
     for name in MERGED {
         let target = format!("usr/{name}");
         let usr = folder.join(&target);
@@ -49,21 +55,73 @@ pub(super) fn packages(debs: &[PathBuf], what: &str, folder: &Path) -> Result<()
         let mut command = run::program("bash");
         command
             .args(["-o", "pipefail", "-c", EXTRACT, "unpack"])
-            .args([deb, folder])
+            .args([&deb.place(cache), folder])
             .args(UNUSED.map(|path| format!("--exclude={path}")));
         let said = run::run_with(&mut command, |_| progress.set(0))?;
         if !said.success {
-            // Whatever is wrong with it, it is not to be met again.
-            cache::remove(deb)?;
-            return Err(Error::Program {
-                program: "dpkg-deb".to_owned(),
-                said: format!(
-                    "{}: {}; run again to fetch it anew",
-                    deb.display(),
-                    said.reason()
-                ),
-            });
+            return Err(failed(cache, deb, said.reason())?);
         }
     }
     Ok(())
+}
+
+/// The error for a package that did not unpack, of which tar or dpkg-deb `said`
+/// why. It is removed where it is not the package that the archive has, or it
+/// would be met again; where the disk is full, it is good.
+pub(super) fn failed(cache: &Cache, deb: &Deb, said: String) -> Result<Error, Error> {
+    let file = deb.place(cache);
+    // Another run may put a good one in its place now.
+    let _lock = cache.lock(DEBS)?;
+    let good = deb.is_in(&file);
+    let advice = match good.map_err(cache::Error::io("read", &file))? {
+        true => "",
+        false => {
+            cache::remove(&file)?;
+            "; it is damaged: run again to fetch it anew"
+        }
+    };
+    Ok(Error::Program {
+        program: "dpkg-deb".to_owned(),
+        said: format!("{}: {said}{advice}", file.display()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::{Digest, Sha256};
+
+    fn hash(content: &[u8]) -> String {
+        let hash = Sha256::digest(content);
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("SHA256:{hex}")
+    }
+
+    #[test]
+    fn a_package_that_does_not_unpack_stays_unless_it_is_damaged() {
+        let scratch = tempfile::tempdir().unwrap();
+        let cache = Cache::at(scratch.path().join("cache")).unwrap();
+        let mut deb = Deb {
+            package: "tool".into(),
+            version: "1".into(),
+            file: "tool_1_all.deb".into(),
+            uri: String::new(),
+            bytes: 4,
+            hash: hash(b"text"),
+        };
+        let file = deb.place(&cache);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "text").unwrap();
+        let unpack = |deb: &Deb, name: &str| {
+            let debs = std::slice::from_ref(deb);
+            let error = packages(&cache, debs, "tool", &scratch.path().join(name));
+            error.unwrap_err().to_string()
+        };
+        let error = unpack(&deb, "one");
+        assert!(file.exists() && !error.contains("damaged"), "{error}");
+        deb.hash = hash(b"other");
+        let error = unpack(&deb, "two");
+        assert!(!file.exists() && error.contains("damaged"), "{error}");
+        assert!(error.contains("tool_1_all.deb"), "{error}");
+    }
 }
