@@ -180,7 +180,7 @@ impl Cache {
         let locks = folder.join("locks");
         fs::create_dir_all(&locks).map_err(Error::io("make the folder", &locks))?;
         let cache = Self { folder };
-        cache.sweep()?;
+        cache.sweep();
         Ok(cache)
     }
 
@@ -440,19 +440,20 @@ impl Cache {
         }
     }
 
-    /// Removes what is half-made and in no one's hands.
-    fn sweep(&self) -> Result<(), Error> {
-        for (kind, path) in entries(&self.folder)? {
-            for (name, path) in entries(&path)? {
+    /// Removes what is half-made and in no one's hands, as far as it can be: what
+    /// stays (another user's, or one that a program is still writing to) is in
+    /// nobody's way until it is to be made, which says what is wrong with it.
+    fn sweep(&self) {
+        for (kind, path) in entries(&self.folder).unwrap_or_default() {
+            for (name, path) in entries(&path).unwrap_or_default() {
                 let Some(key) = name.strip_suffix(MAKING) else {
                     continue;
                 };
-                if let Some(_lock) = self.try_lock(&format!("{kind}.{key}"))? {
-                    remove(&path)?;
+                if let Ok(Some(_lock)) = self.try_lock(&format!("{kind}.{key}")) {
+                    let _ = remove(&path);
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -721,6 +722,17 @@ mod tests {
         }
         Cache::at(cache.folder()).unwrap();
         assert!(!half.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_swept_does_not_stop_a_command() {
+        let (_folder, cache) = scratch_cache();
+        let half = cache.folder().join("kind/key.making");
+        fs::create_dir_all(&half).unwrap();
+        // Its lock is not to be had: it is not even a file.
+        fs::create_dir(cache.folder().join("locks/kind.key")).unwrap();
+        Cache::at(cache.folder()).unwrap();
+        assert!(half.exists());
     }
 
     #[test]
