@@ -98,16 +98,7 @@ pub(super) fn run_with(command: &mut Command, mut tick: impl FnMut(&str)) -> Res
     // Files, not pipes: nothing to drain while it runs, no thread to end.
     let (mut out, mut err) = (capture()?, capture()?);
     command.stdout(share(&out)?).stderr(share(&err)?);
-    let child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::NoProgram {
-            program: name(command),
-        },
-        _ => Error::Program {
-            program: name(command),
-            said: error.to_string(),
-        },
-    })?;
-    let mut child = Reaped(child);
+    let mut child = start(command)?;
     let mut seen = String::new();
     let mut pause = Duration::from_millis(2);
     let status = loop {
@@ -144,10 +135,6 @@ pub(super) fn piped(
     to.stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(share(&to_err)?);
-    let start = |command: &mut Command| {
-        let child = command.spawn();
-        child.map(Reaped).map_err(|error| failed(command, &error))
-    };
     let (mut source, mut sink) = (start(from)?, start(to)?);
     let pipes = (source.0.stdout.take(), sink.0.stdin.take());
     let passed = match pipes {
@@ -176,6 +163,16 @@ pub(super) fn piped(
         }
     }
     passed.map_err(|error| failed(from, &error))
+}
+
+fn start(command: &mut Command) -> Result<Reaped, Error> {
+    let child = command.spawn();
+    child.map(Reaped).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NoProgram {
+            program: name(command),
+        },
+        _ => failed(command, &error),
+    })
 }
 
 /// A child that no way out leaves running or unreaped.

@@ -1,6 +1,6 @@
 //! A kernel's source, as Debian packages it.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,16 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::apt::{self, Apt, Deb, Lists};
 use super::kernel::Wanted;
 use super::root::digest;
-use super::{Debian, Error, plan, run, unpack};
+use super::unpack::{Counted, extract_to, members};
+use super::{Debian, Error, plan, run};
+use crate::cache;
 use crate::progress::{Progress, note};
 
-/// A package of source unpacks to some twelve times its size.
-const GROWTH: u64 = 12;
-
-/// Unpacks the archive `$2` that is in the package `$1` to standard output.
-const EXTRACT: &str = r#"
-dpkg-deb --fsys-tarfile "$1" | tar --extract --to-stdout --file=- "$2"
-"#;
+/// A package of source unpacks to some twelve times its size, beside the archive
+/// that is in it.
+const GROWTH: u64 = 13;
 
 /// Which package a source is of.
 #[derive(Serialize, Deserialize)]
@@ -73,12 +71,7 @@ impl Source {
                 let need = plan.deb.bytes * GROWTH;
                 let folder = debian.cache.artefact("source", &key, need, |folder| {
                     apt::fetch(&debian.cache, &what, std::slice::from_ref(&plan.deb))?;
-                    match extract(&plan.deb.place(&debian.cache), &plan.deb, &what, folder) {
-                        Err(Error::Program { said, .. }) => {
-                            Err(unpack::failed(&debian.cache, &plan.deb, said)?)
-                        }
-                        unpacked => unpacked,
-                    }
+                    unpack(debian, &plan.deb, &what, folder)
                 })?;
                 Ok(Self {
                     folder: folder.join(&plan.deb.package),
@@ -124,43 +117,23 @@ fn find(debian: &Debian, version: &str, wanted: &Wanted, lists: Lists) -> Result
 }
 
 /// Unpacks the source, which is an archive of its own in the package.
-fn extract(file: &Path, deb: &Deb, what: &str, folder: &Path) -> Result<(), Error> {
+fn unpack(debian: &Debian, deb: &Deb, what: &str, folder: &Path) -> Result<(), Error> {
     note(&format!("unpacking {what}: 1.8 GB in 90,000 files"));
     let mut progress = Progress::bytes(&format!("unpacking {what}"), Some(deb.bytes));
-    // bash for its pipefail: a package that is cut short must not pass.
-    let mut from = run::program("bash");
-    from.args(["-o", "pipefail", "-c", EXTRACT, "unpack"])
-        .arg(file)
-        .arg(format!("./usr/src/{}.tar.xz", deb.package));
-    let mut to = run::program("tar");
-    to.args(["--extract", "--file=-", "--directory"])
-        .arg(folder)
-        .arg("--warning=no-timestamp");
-    run::piped(&mut from, &mut to, |archive, unpacked| {
+    let name = format!("{}.tar.xz", deb.package);
+    let mut tar = extract_to(folder);
+    tar.arg("--strip-components=3")
+        .arg(format!("./usr/src/{name}"));
+    members(&debian.cache, deb, &mut tar, |_| {})?;
+    let archive = folder.join(name);
+    let mut from = run::program("cat");
+    from.arg(&archive);
+    run::piped(&mut from, &mut extract_to(folder), |archive, tar| {
         // Not tar's own way, which wants an xz on the host.
-        let counted = Counted {
-            inner: archive,
-            bytes: 0,
-            tell: |bytes| progress.set(bytes),
-        };
-        io::copy(&mut lzma_rust2::XzReader::new(counted, false), unpacked).map(drop)
-    })
-}
-
-/// Tells how many bytes were read.
-struct Counted<R, F> {
-    inner: R,
-    bytes: u64,
-    tell: F,
-}
-
-impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        self.bytes += length as u64;
-        (self.tell)(self.bytes);
-        Ok(length)
-    }
+        let counted = Counted::new(archive, |bytes| progress.set(bytes));
+        io::copy(&mut lzma_rust2::XzReader::new(counted, false), tar).map(drop)
+    })?;
+    Ok(cache::remove(&archive)?)
 }
 
 #[cfg(test)]
@@ -173,17 +146,5 @@ mod tests {
         for wrong in ["7", "7.", "7.2.13", "debian:sid", "debug", "7.x"] {
             assert!(!is_series(wrong), "{wrong}");
         }
-    }
-
-    #[test]
-    fn what_is_read_is_counted() {
-        let mut seen = 0;
-        let mut counted = Counted {
-            inner: &b"12345"[..],
-            bytes: 0,
-            tell: |bytes| seen = bytes,
-        };
-        io::copy(&mut counted, &mut io::sink()).unwrap();
-        assert_eq!(seen, 5);
     }
 }

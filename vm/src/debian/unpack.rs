@@ -1,8 +1,10 @@
 //! From packages to a folder.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use super::apt::{DEBS, Deb};
 use super::{Error, run};
@@ -24,16 +26,6 @@ const UNUSED: [&str; 7] = [
     "./usr/share/gcc",
 ];
 
-/// Unpacks `$1` into `$2` with more options of tar. Not `dpkg-deb --extract`,
-/// whose tar puts a folder where [`MERGED`] has a link.
-const EXTRACT: &str = r#"
-deb=$1 folder=$2
-shift 2
-dpkg-deb --fsys-tarfile "$deb" |
-    tar --extract --file=- --directory="$folder" --keep-directory-symlink \
-        --warning=no-timestamp "$@"
-"#;
-
 /// Unpacks `debs`, which the cache has, told as `what`, over each other into
 /// `folder`, a merged-/usr tree, without running any of their scripts.
 pub(super) fn packages(
@@ -51,24 +43,75 @@ pub(super) fn packages(
     }
     let mut progress = Progress::spinner(&format!("unpacking {what}"));
     for deb in debs {
-        // bash for its pipefail: a package that is cut short must not pass.
-        let mut command = run::program("bash");
-        command
-            .args(["-o", "pipefail", "-c", EXTRACT, "unpack"])
-            .args([&deb.place(cache), folder])
-            .args(UNUSED.map(|path| format!("--exclude={path}")));
-        let said = run::run_with(&mut command, |_| progress.set(0))?;
-        if !said.success {
-            return Err(failed(cache, deb, said.reason())?);
-        }
+        let mut tar = extract_to(folder);
+        tar.args(UNUSED.map(|path| format!("--exclude={path}")));
+        members(cache, deb, &mut tar, |bytes| progress.set(bytes))?;
     }
     Ok(())
+}
+
+/// tar, to unpack what it is fed into `folder`.
+pub(super) fn extract_to(folder: &Path) -> Command {
+    let mut tar = run::program("tar");
+    tar.args(["--extract", "--file=-", "--warning=no-timestamp"])
+        // A merged-/usr tree has links where packages have folders. dpkg-deb's
+        // own tar would put a folder there.
+        .arg("--keep-directory-symlink")
+        .arg("--directory")
+        .arg(folder);
+    tar
+}
+
+/// Feeds the files of `deb`, which the cache has, to `tar`; `tick` gets how many
+/// bytes of them there were.
+pub(super) fn members(
+    cache: &Cache,
+    deb: &Deb,
+    tar: &mut Command,
+    tick: impl FnMut(u64),
+) -> Result<(), Error> {
+    let mut from = run::program("dpkg-deb");
+    from.arg("--fsys-tarfile").arg(deb.place(cache));
+    let unpacked = run::piped(&mut from, tar, |files, tar| {
+        let mut files = Counted::new(files, tick);
+        io::copy(&mut files, tar).map(drop)
+    });
+    match unpacked {
+        Err(Error::Program { said, .. }) => Err(failed(cache, deb, said)?),
+        unpacked => unpacked,
+    }
+}
+
+/// Tells how many bytes were read.
+pub(super) struct Counted<R, F> {
+    inner: R,
+    bytes: u64,
+    tell: F,
+}
+
+impl<R: Read, F: FnMut(u64)> Counted<R, F> {
+    pub(super) fn new(inner: R, tell: F) -> Self {
+        Self {
+            inner,
+            bytes: 0,
+            tell,
+        }
+    }
+}
+
+impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.bytes += length as u64;
+        (self.tell)(self.bytes);
+        Ok(length)
+    }
 }
 
 /// The error for a package that did not unpack, of which tar or dpkg-deb `said`
 /// why. It is removed where it is not the package that the archive has, or it
 /// would be met again; where the disk is full, it is good.
-pub(super) fn failed(cache: &Cache, deb: &Deb, said: String) -> Result<Error, Error> {
+fn failed(cache: &Cache, deb: &Deb, said: String) -> Result<Error, Error> {
     let file = deb.place(cache);
     // Another run may put a good one in its place now.
     let _lock = cache.lock(DEBS)?;
@@ -95,6 +138,51 @@ mod tests {
         let hash = Sha256::digest(content);
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("SHA256:{hex}")
+    }
+
+    #[test]
+    fn what_is_read_is_counted() {
+        let mut seen = 0;
+        let mut counted = Counted::new(&b"12345"[..], |bytes| seen = bytes);
+        io::copy(&mut counted, &mut io::sink()).unwrap();
+        assert_eq!(seen, 5);
+    }
+
+    #[test]
+    fn a_package_is_unpacked_without_what_is_of_no_use() {
+        let scratch = tempfile::tempdir().unwrap();
+        let cache = Cache::at(scratch.path().join("cache")).unwrap();
+        let source = scratch.path().join("source");
+        for (name, text) in [
+            (
+                "DEBIAN/control",
+                "Package: tool\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: a\n",
+            ),
+            ("bin/tool", "of bookworm"),
+            ("usr/share/doc/tool/README", "long"),
+        ] {
+            let file = source.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let deb = Deb {
+            package: "tool".into(),
+            version: "1".into(),
+            file: "tool_1_all.deb".into(),
+            uri: String::new(),
+            bytes: 1,
+            hash: String::new(),
+        };
+        let file = deb.place(&cache);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let mut build = run::program("dpkg-deb");
+        run::run(build.arg("--build").args([&source, &file])).unwrap();
+        let tree = scratch.path().join("tree");
+        packages(&cache, &[deb], "tool", &tree).unwrap();
+        let text = fs::read_to_string(tree.join("usr/bin/tool")).unwrap();
+        assert_eq!(text, "of bookworm");
+        assert!(tree.join("bin").is_symlink());
+        assert!(!tree.join("usr/share/doc").exists());
     }
 
     #[test]
