@@ -306,12 +306,12 @@ fn content(folder: &Path) -> Result<Content, cache::Error> {
 /// Does what packages' scripts would have done, as far as it is of use.
 fn finish(tree: &Path) -> Result<(), Error> {
     for name in MOUNTPOINTS.iter().chain(&["etc"]) {
-        let folder = tree.join(name);
-        fs::create_dir_all(&folder).map_err(cache::Error::io("make the folder", &folder))?;
+        unpack::plain_folder(&tree.join(name))?;
     }
     for (name, content) in ETC {
         let file = tree.join("etc").join(name);
         fs::write(&file, content).map_err(cache::Error::io("write", &file))?;
+        unpack::open(&file, 0o644)?;
     }
     link_programs(tree)?;
     link_applets(tree)

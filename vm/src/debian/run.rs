@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::Error;
@@ -41,6 +42,19 @@ pub(super) fn outliving(program: &str) -> Command {
         .env("PATH", path())
         .stdin(Stdio::null());
     command
+}
+
+/// Has `command` make files with the permissions that it is told, less `mask`,
+/// whatever the person who runs us takes from theirs.
+pub(super) fn with_umask(command: &mut Command, mask: u32) -> &mut Command {
+    // SAFETY: the closure runs in the forked child, where only async-signal-safe
+    // calls are allowed: it makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::umask(Mode::from_raw_mode(mask));
+            Ok(())
+        })
+    }
 }
 
 /// `$PATH` with the folders that an ordinary user's lacks: depmod and mkfs live
@@ -257,6 +271,12 @@ mod tests {
         assert_eq!(error("exit 3"), "sh: exit status: 3");
         let missing = run(&mut program("no-such-program-anywhere")).unwrap_err();
         assert!(matches!(missing, Error::NoProgram { .. }));
+    }
+
+    #[test]
+    fn a_program_can_have_a_umask_of_its_own() {
+        let said = run(with_umask(&mut sh("umask"), 0o027)).unwrap();
+        assert_eq!(said, "0027\n");
     }
 
     #[test]

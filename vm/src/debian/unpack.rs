@@ -1,8 +1,8 @@
 //! From packages to a folder.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -34,10 +34,12 @@ pub(super) fn packages(
     what: &str,
     folder: &Path,
 ) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(cache::Error::io("make the folder", folder))?;
+    open(folder, 0o755)?;
+    plain_folder(&folder.join("usr"))?;
     for name in MERGED {
         let target = format!("usr/{name}");
-        let usr = folder.join(&target);
-        fs::create_dir_all(&usr).map_err(cache::Error::io("make the folder", &usr))?;
+        plain_folder(&folder.join(&target))?;
         let link = folder.join(name);
         symlink(&target, &link).map_err(cache::Error::io("link", &link))?;
     }
@@ -50,9 +52,27 @@ pub(super) fn packages(
     Ok(())
 }
 
-/// tar, to unpack what it is fed into `folder`.
+/// Makes the folder where it is missing, and lets everyone look into it: what a
+/// root allows its users is not to depend on what the host's umask allows.
+pub(super) fn plain_folder(folder: &Path) -> Result<(), Error> {
+    match fs::create_dir(folder) {
+        Ok(()) => open(folder, 0o755),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(cache::Error::io("make the folder", folder)(error).into()),
+    }
+}
+
+/// Gives a file or folder these permissions, whatever the umask.
+pub(super) fn open(path: &Path, mode: u32) -> Result<(), Error> {
+    let set = fs::set_permissions(path, Permissions::from_mode(mode));
+    Ok(set.map_err(cache::Error::io("set the permissions of", path))?)
+}
+
+/// tar, to unpack what it is fed into `folder`, with the permissions that
+/// everyone gets who has the usual umask.
 pub(super) fn extract_to(folder: &Path) -> Command {
     let mut tar = run::program("tar");
+    run::with_umask(&mut tar, 0o022);
     tar.args(["--extract", "--file=-", "--warning=no-timestamp"])
         // A merged-/usr tree has links where packages have folders. dpkg-deb's
         // own tar would put a folder there.
@@ -179,6 +199,10 @@ mod tests {
         run::run(build.arg("--build").args([&source, &file])).unwrap();
         let tree = scratch.path().join("tree");
         packages(&cache, &[deb], "tool", &tree).unwrap();
+        for name in ["", "usr", "usr/sbin", "usr/bin"] {
+            let mode = fs::metadata(tree.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o755, "{name}");
+        }
         let text = fs::read_to_string(tree.join("usr/bin/tool")).unwrap();
         assert_eq!(text, "of bookworm");
         assert!(tree.join("bin").is_symlink());
