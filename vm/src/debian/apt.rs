@@ -168,6 +168,12 @@ impl Apt {
         Ok(stanzas(&said.out).into_iter().next())
     }
 
+    /// The names of all packages that begin with `prefix`.
+    pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let names = run::run(self.command("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
     /// `packages` alone, as `apt-get download` finds them.
     pub(super) fn alone(&self, packages: &[String]) -> Result<Vec<Deb>, Error> {
         self.resolve("download", packages)

@@ -28,9 +28,10 @@ pub(super) const SUITES: [(&str, &str); 4] = [
 /// What kernels are called in the cache.
 pub(super) const KIND: &str = "kernel";
 
-/// The package that names a suite's current kernel, of the plain flavour: this,
-/// and the architecture.
-const CURRENT: &str = "linux-image-";
+/// What packages of kernels are called: this and the release; and the one that
+/// names a suite's current kernel, of the plain flavour: this and the
+/// architecture.
+const IMAGE: &str = "linux-image-";
 
 /// Made of the packages: about so many times their size, at most. Modules are
 /// unpacked and packed again while both are there; the ELF kernel is four times
@@ -430,14 +431,19 @@ fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Pl
     let mut seen = Vec::new();
     for suite in wanted.suites() {
         let apt = Apt::of_guest(debian, &[suite], lists)?;
-        let Some(release) = current(&apt, debian.arch)? else {
+        let Some(current) = current(&apt, debian.arch)? else {
             continue;
         };
-        if !wanted.fits(&release) {
-            seen.push(format!("{release} ({suite})"));
+        let release = match wanted.fits(&current) {
+            true => Some(current.clone()),
+            // A suite has some of those that were current before, too.
+            false => newest(&apt.names(IMAGE)?, debian.arch, wanted).map(str::to_owned),
+        };
+        let Some(release) = release else {
+            seen.push(format!("{current} ({suite})"));
             continue;
-        }
-        let image = format!("linux-image-{release}");
+        };
+        let image = format!("{IMAGE}{release}");
         let stanza = apt.show(&image)?.unwrap_or_default();
         let debs = apt.alone(&parts(&stanza, &release))?;
         return Ok(Plan {
@@ -455,15 +461,43 @@ fn find(debian: &Debian, name: &str, wanted: &Wanted, lists: Lists) -> Result<Pl
 
 /// The release of a suite's current kernel.
 pub(super) fn current(apt: &Apt, arch: Arch) -> Result<Option<String>, Error> {
-    let package = format!("{CURRENT}{}", arch.debian());
+    let package = format!("{IMAGE}{}", arch.debian());
     Ok(apt.show(&package)?.as_ref().and_then(release_of))
 }
 
-/// The release that [`CURRENT`] depends on.
+/// The release that a package `linux-image-ARCH` depends on.
 fn release_of(current: &Stanza) -> Option<String> {
     depends(current)
-        .find_map(|package| package.strip_prefix("linux-image-"))
+        .find_map(|package| package.strip_prefix(IMAGE))
         .map(str::to_owned)
+}
+
+/// The newest release of the plain flavour that is wanted, among the names of
+/// packages: neither `6.12.107+deb13-rt-amd64` nor `6.12.107+deb13-amd64-dbg`.
+fn newest<'n>(packages: &'n [String], arch: Arch, wanted: &Wanted) -> Option<&'n str> {
+    let plain = |release: &&str| {
+        let version = release
+            .strip_suffix(arch.debian())
+            .and_then(|version| version.strip_suffix('-'));
+        // A flavour is a word.
+        version
+            .and_then(|version| version.rsplit('-').next())
+            .is_some_and(|last| last.contains(|c: char| c.is_ascii_digit()))
+    };
+    packages
+        .iter()
+        .filter_map(|package| package.strip_prefix(IMAGE))
+        .filter(plain)
+        .filter(|release| wanted.fits(release))
+        .max_by_key(|release| numbers(release))
+}
+
+/// The numbers in a release, by which one is newer than another.
+fn numbers(release: &str) -> Vec<u64> {
+    release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }
 
 /// The packages that the kernel and its modules are in. Up to 6.12 one has it
@@ -475,7 +509,7 @@ fn parts(image: &Stanza, release: &str) -> Vec<String> {
         .map(str::to_owned)
         .collect();
     if parts.is_empty() {
-        vec![format!("linux-image-{release}")]
+        vec![format!("{IMAGE}{release}")]
     } else {
         parts
     }
@@ -605,6 +639,32 @@ mod tests {
         assert_eq!(suites("6.1"), "bookworm trixie sid trixie-backports");
         assert_eq!(suites("9.9"), "trixie sid trixie-backports bookworm");
         assert_eq!(suites("debian:forky"), "forky");
+    }
+
+    #[test]
+    fn of_the_older_kernels_the_newest_that_fits_is_taken() {
+        let packages = [
+            "linux-image-amd64",
+            "linux-image-amd64-signed-template",
+            "linux-image-cloud-amd64",
+            "linux-image-6.1.0-9-amd64",
+            "linux-image-6.1.0-50-amd64",
+            "linux-image-6.1.0-51-cloud-amd64",
+            "linux-image-7.2.9+deb13-amd64",
+            "linux-image-7.2.12+deb13-amd64",
+            "linux-image-7.2.12+deb13-amd64-dbg",
+            "linux-image-7.2.13+deb13-amd64-unsigned",
+            "linux-image-7.2.13+deb13-rt-amd64",
+            "linux-image-7.2.14+deb13-arm64",
+            "linux-image-7.2.15+deb13-arm64-16k",
+        ]
+        .map(str::to_owned);
+        let of = |arch, name| newest(&packages, arch, &Wanted::parse(name).unwrap());
+        assert_eq!(of(Arch::X86_64, "7.2"), Some("7.2.12+deb13-amd64"));
+        assert_eq!(of(Arch::X86_64, "7.2.9"), Some("7.2.9+deb13-amd64"));
+        assert_eq!(of(Arch::X86_64, "6.1"), Some("6.1.0-50-amd64"));
+        assert_eq!(of(Arch::Aarch64, "7.2"), Some("7.2.14+deb13-arm64"));
+        assert_eq!(of(Arch::X86_64, "7.2.13"), None);
     }
 
     #[test]
