@@ -158,16 +158,15 @@ fn updated(project: &Project, debian: &Debian, name: &str) -> Result<Kernel, Err
             "kernel {name} is not one of Debian's packages: there is nothing to update or to pin"
         )));
     }
-    let before = named(debian, name, &[])?.release;
+    let before = named(debian, name, &[])?;
     let kernel = Kernel::update(debian, name)?;
-    match before {
-        Some(before) if before != kernel.release => {
+    if let (Some(release), Some(version)) = (before.release, before.version) {
+        let (now, newer) = (&kernel.release, &kernel.package_version);
+        if (&release, &version) != (now, newer) {
             note(&format!(
-                "{name} was {before}, and is {} now",
-                kernel.release
+                "{name} was {release} ({version}), and is {now} ({newer}) now"
             ));
         }
-        _ => {}
     }
     Ok(kernel)
 }

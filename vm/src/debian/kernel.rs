@@ -128,10 +128,10 @@ impl Kernel {
             |lists| find(debian, name, &wanted, lists),
             |plan| Self::make(debian, name, plan),
         )?;
-        if let Some(before) = before.filter(|before| before.release != kernel.release) {
+        if let Some(before) = before.filter(|before| before.key() != kernel.key()) {
             note(&format!(
-                "kernel {name} was {}, which the mirror has no more, and is {} now",
-                before.release, kernel.release
+                "kernel {name} was {} ({}), which the mirror has no more, and is {} ({}) now",
+                before.release, before.version, kernel.release, kernel.package_version
             ));
         }
         Ok(kernel)
@@ -172,6 +172,11 @@ impl Kernel {
             (None, Some(_)) => format!("{release} ({version}, built from debian {})", self.suite),
             (None, None) => format!("{release} ({version}, debian {})", self.suite),
         }
+    }
+
+    /// What it is called in the cache, where it is made of packages.
+    pub(super) fn key(&self) -> String {
+        format!("{}_{}", self.release, self.package_version)
     }
 
     /// The modules called `names` with all that they need, uncompressed, in an

@@ -77,7 +77,7 @@ impl Toolchain {
         if kernel.headers.is_some() {
             return Self::of_kernels(debian, &kernel.suite);
         }
-        let key = format!("{}_{}", kernel.release, kernel.package_version);
+        let key = kernel.key();
         // What is asked for is part of the plan's name: to ask for more is to
         // plan anew.
         let name = format!("toolchain-{key}-{}", digest(&TOOLS.join(" ")));
@@ -210,22 +210,20 @@ pub(super) fn suites(suite: &str) -> Vec<&str> {
 /// with an initramfs; the compiler and the tools with what they need.
 fn decide_for_headers(debian: &Debian, kernel: &Kernel, lists: Lists) -> Result<Plan, Error> {
     let apt = Apt::of_guest(debian, &suites(&kernel.suite), lists)?;
-    let package = format!("linux-headers-{}", kernel.release);
-    let headers = apt.show(&package)?.ok_or_else(|| Error::Packages {
-        suite: kernel.suite.clone(),
-        said: format!(
-            "the mirror has no {package} any more; `cargo vm kernel fetch{} --update {}` takes the kernel that it has now",
-            debian.arch.option(),
-            kernel.name
-        ),
-    })?;
+    // Of the same revision: the next one may have another configuration.
+    let of_version = |package: &str| format!("{package}={}", kernel.package_version);
+    let package = of_version(&format!("linux-headers-{}", kernel.release));
+    let headers = apt
+        .show(&package)?
+        .ok_or_else(|| no_headers(debian, kernel, &package))?;
     let of_kind = |prefixes: &[&str]| -> Vec<String> {
         depends(&headers)
             .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
             .map(str::to_owned)
             .collect()
     };
-    let mut bare = of_kind(&["linux-headers-"]);
+    let common = of_kind(&["linux-headers-"]);
+    let mut bare: Vec<String> = common.iter().map(|name| of_version(name)).collect();
     bare.push(package);
     let mut tools = of_kind(&["linux-compiler-", "linux-kbuild-"]);
     tools.extend(of_kind(&["gcc-"]).iter().map(|gcc| compiler(debian, gcc)));
@@ -236,6 +234,21 @@ fn decide_for_headers(debian: &Debian, kernel: &Kernel, lists: Lists) -> Result<
     let apt = Apt::new(debian, &suites(&kernel.suite), lists)?;
     debs.extend(apt.with_dependencies(&tools)?);
     Ok(Plan { debs })
+}
+
+/// The mirror has moved on since the kernel was fetched.
+fn no_headers(debian: &Debian, kernel: &Kernel, package: &str) -> Error {
+    let name = &kernel.name;
+    let update = match kernel.debian.pins.has_kernel(name) {
+        true => format!("lock --update {name}"),
+        false => format!("fetch{} --update {name}", debian.arch.option()),
+    };
+    Error::Packages {
+        suite: kernel.suite.clone(),
+        said: format!(
+            "the mirror has no {package} any more; `cargo vm kernel {update}` takes the kernel that it has now, and --mirror URL can name an archive that still has it"
+        ),
+    }
 }
 
 /// Chooses the packages: Rust and compilers that run here, and the guest's
@@ -382,4 +395,41 @@ fn namespace(root: &Path) -> Result<Command, Error> {
         )
         .arg(root);
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::debian::Pins;
+
+    #[test]
+    fn how_to_move_on_is_told_for_pinned_kernels_and_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let debian = Debian::new(Cache::at(folder.path()).unwrap(), None);
+        let lock = "[[kernel]]\nname = '7.2'\nrelease = '7.2.1-amd64'\nversion = '7.2.1-1'\nsuite = 'sid'\ndebs = []";
+        fs::write(folder.path().join("vm.lock"), lock).unwrap();
+        let pinned = debian.clone().pinned(Pins::read(folder.path()).unwrap());
+        let said = |debian: &Debian| {
+            let kernel = Kernel {
+                name: "7.2".into(),
+                release: "7.2.1-amd64".into(),
+                package_version: "7.2.1-1".into(),
+                suite: "sid".into(),
+                vmlinux: PathBuf::new(),
+                modules: PathBuf::new(),
+                image: PathBuf::new(),
+                debug: false,
+                headers: None,
+                own: None,
+                debian: debian.clone(),
+            };
+            no_headers(debian, &kernel, "linux-headers").to_string()
+        };
+        assert!(said(&debian).contains("`cargo vm kernel fetch --update 7.2`"));
+        assert!(said(&pinned).contains("`cargo vm kernel lock --update 7.2`"));
+        let arm64 = debian.for_arch(Arch::Aarch64);
+        assert!(said(&arm64).contains("--update 7.2`"));
+        assert!(said(&arm64).contains(Arch::Aarch64.option()));
+    }
 }
