@@ -16,7 +16,6 @@ use dmashare_cli::demo::picture::{self, PictureError};
 use dmashare_cli::demo::report::{Actor, Event, Report, Step};
 use dmashare_cli::demo::scene;
 use dmashare_vm::cli::{Sources, duration};
-use dmashare_vm::debian::Kernel;
 use dmashare_vm::project::Project;
 use dmashare_vm::screen::difference_picture;
 use image::RgbImage;
@@ -124,9 +123,8 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<(), Failure> {
     let kernel = arguments.kernel.as_ref();
     let kernel = kernel.unwrap_or(&project.settings.kernel).clone();
     let debian = arguments.sources.open()?;
-    let release = Kernel::prepare(&debian, &kernel)
-        .map_err(dmashare_vm::Error::from)?
-        .release;
+    // The one that the guest boots: by vm.lock, or of the project's builds.
+    let release = project.kernel(&debian, &kernel)?.release;
     displays::put_importing_first(&mut project.settings.devices, &release);
     let mut builder = project.guest(&debian, &kernel, false)?;
     if let Some(folder) = input
