@@ -275,10 +275,15 @@ impl Cache {
         Ok(folder)
     }
 
-    /// The folder of the artefact `kind`/`key`, where it is there and whole.
+    /// The folder of the artefact `kind`/`key`, where it is there and whole: to
+    /// ask for it is to use it.
     pub(crate) fn whole(&self, kind: &str, key: &str) -> Option<PathBuf> {
         let folder = self.folder.join(kind).join(key);
-        matches!(check(&folder), Check::Whole).then_some(folder)
+        let Check::Whole = check(&folder) else {
+            return None;
+        };
+        touch(&folder);
+        Some(folder)
     }
 
     /// Removes the artefact `kind`/`key`; a missing one is fine.
@@ -847,6 +852,9 @@ mod tests {
         stamp.set_modified(long_ago).unwrap();
         assert_eq!(last_used(&path), long_ago);
         make(&cache, "").unwrap();
+        assert!(last_used(&path) > long_ago);
+        stamp.set_modified(long_ago).unwrap();
+        assert!(cache.whole("kind", "key").is_some());
         assert!(last_used(&path) > long_ago);
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::kconfig::Config;
-use super::kernel::add_modules;
+use super::kernel::{KIND, add_modules};
 use super::root::digest;
 use super::source::Source;
 use super::toolchain::{Scratch, Toolchain};
@@ -79,12 +79,15 @@ impl Kernel {
             });
         }
         let config = configuration(name, extra)?;
+        // One that is there boots without what it was built of.
+        if let Some(kernel) = Self::built(debian, name, &config)? {
+            return Ok(kernel);
+        }
         let source = Source::prepare(debian, SERIES)?;
         let toolchain = Toolchain::of_kernels(debian, &source.suite)?;
-        let recipe = [RECIPE, &source.version, &toolchain.key, &config.text()];
-        let version = format!("{}-{}", source.version, digest(&recipe.join("\n")));
+        let version = version(&source.version, &toolchain.key, &config);
         let key = format!("{name}_{version}");
-        let folder = debian.cache.artefact("kernel", &key, NEED, |folder| {
+        let folder = debian.cache.artefact(KIND, &key, NEED, |folder| {
             let scratch = toolchain.scratch(debian, "kernel")?;
             let compilation = Compilation {
                 name,
@@ -94,13 +97,39 @@ impl Kernel {
             };
             compilation.run(debian, &source.folder, folder)
         })?;
+        Self::of_build(debian, name, folder, source.suite, version)
+    }
+
+    /// The one that is in the cache already, of the source and the compiler that
+    /// are known to be Debian's.
+    fn built(debian: &Debian, name: &str, config: &Config) -> Result<Option<Self>, Error> {
+        let find = || {
+            let (suite, source) = Source::recorded(debian, SERIES)?;
+            let toolchain = Toolchain::recorded_of_kernels(debian, &suite)?;
+            let version = version(&source, &toolchain, config);
+            let folder = debian.cache.whole(KIND, &format!("{name}_{version}"))?;
+            Some((folder, suite, version))
+        };
+        find()
+            .map(|(folder, suite, version)| Self::of_build(debian, name, folder, suite, version))
+            .transpose()
+    }
+
+    /// What is in `folder`.
+    fn of_build(
+        debian: &Debian,
+        name: &str,
+        folder: PathBuf,
+        suite: String,
+        version: String,
+    ) -> Result<Self, Error> {
         let release = folder.join(HEADERS).join("include/config/kernel.release");
         let text = fs::read_to_string(&release).map_err(cache::Error::io("read", &release))?;
         Ok(Self {
             name: name.to_owned(),
             release: text.trim().to_owned(),
             package_version: version,
-            suite: source.suite,
+            suite,
             vmlinux: folder.join("bzImage"),
             image: folder.join("modules.erofs"),
             headers: Some(folder.join(HEADERS)),
@@ -110,6 +139,12 @@ impl Kernel {
             debian: debian.clone(),
         })
     }
+}
+
+/// Names what it is built of, and how.
+fn version(source: &str, toolchain: &str, config: &Config) -> String {
+    let recipe = [RECIPE, source, toolchain, &config.text()];
+    format!("{source}-{}", digest(&recipe.join("\n")))
 }
 
 /// All that the kernel called `name` is to have.
@@ -291,6 +326,35 @@ mod tests {
         for wrong in ["", "7.2", "Debug", "a/b", "a b"] {
             assert!(configuration(wrong, &[]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn one_that_is_there_needs_nothing_that_it_was_built_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache::Cache::at(folder.path()).unwrap();
+        // Nobody answers there.
+        let debian = Debian::new(cache, Some("http://127.0.0.1:9/debian".into()));
+        let plans = folder.path().join("plans");
+        fs::create_dir(&plans).unwrap();
+        let deb = r#"{"package":"a","version":"7.2.1-1","file":"a_1_all.deb","uri":"","bytes":1,"hash":""}"#;
+        let compiler = "toolchain-sid-a214941917b7a546.json";
+        fs::write(plans.join(compiler), format!(r#"{{"debs":[{deb}]}}"#)).unwrap();
+        let plan = format!(r#"{{"suite":"sid","deb":{deb}}}"#);
+        fs::write(plans.join("source-7.2.json"), plan).unwrap();
+        let compiler = Toolchain::recorded_of_kernels(&debian, "sid").unwrap();
+        assert_eq!(compiler, format!("sid-{}", digest("a_1_all.deb")));
+        let config = configuration(DEBUG, &[]).unwrap();
+        let key = format!("debug_{}", version("7.2.1-1", &compiler, &config));
+        let made = debian.cache.artefact(KIND, &key, 1, |folder| {
+            let headers = folder.join(HEADERS).join("include/config");
+            fs::create_dir_all(&headers).unwrap();
+            fs::write(headers.join("kernel.release"), "7.2.1-debug\n").unwrap();
+            Ok::<(), cache::Error>(())
+        });
+        made.unwrap();
+        let kernel = Kernel::build(&debian, DEBUG, &[]).unwrap();
+        assert_eq!(kernel.release, "7.2.1-debug");
+        assert_eq!(kernel.suite, "sid");
     }
 
     #[test]

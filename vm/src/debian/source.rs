@@ -57,13 +57,19 @@ pub fn source(debian: &Debian, version: &str) -> Result<PathBuf, Error> {
 }
 
 impl Source {
+    /// The suite and the version that it is known to be of, without having it.
+    pub(super) fn recorded(debian: &Debian, version: &str) -> Option<(String, String)> {
+        let plan: Plan = plan::recorded(debian, &plan_name(version))?;
+        Some((plan.suite, plan.deb.version))
+    }
+
     pub(super) fn prepare(debian: &Debian, version: &str) -> Result<Self, Error> {
         let wanted = Wanted::parse(version).filter(|_| is_series(version));
         let wanted = wanted.ok_or_else(|| no_source(version))?;
         let what = format!("the source of kernel {version}");
         plan::follow(
             debian,
-            &format!("source-{version}"),
+            &plan_name(version),
             &what,
             |lists| find(debian, version, &wanted, lists),
             |plan: &Plan| {
@@ -81,6 +87,10 @@ impl Source {
             },
         )
     }
+}
+
+fn plan_name(version: &str) -> String {
+    format!("source-{version}")
 }
 
 /// Two numbers, as the names of packages have them.

@@ -64,6 +64,14 @@ struct Plan {
     debs: Vec<Deb>,
 }
 
+impl Plan {
+    /// The artefact's key, of a root that is called `name`.
+    fn key(&self, name: &str) -> String {
+        let files: Vec<&str> = self.debs.iter().map(|deb| deb.file.as_str()).collect();
+        format!("{name}-{}", digest(&files.join(" ")))
+    }
+}
+
 /// A root with programs, from the cache.
 pub(super) struct Toolchain {
     pub(super) root: PathBuf,
@@ -89,8 +97,13 @@ impl Toolchain {
 
     /// The one that kernels are built in from the source of `suite`.
     pub(super) fn of_kernels(debian: &Debian, suite: &str) -> Result<Self, Error> {
-        let packages: Vec<&str> = TOOLS.iter().chain(&KERNEL_TOOLS).copied().collect();
-        Self::of_packages(debian, suite, &packages, "a compiler for kernels")
+        Self::of_packages(debian, suite, &for_kernels(), "a compiler for kernels")
+    }
+
+    /// The key of that one as it is known to be, without having it.
+    pub(super) fn recorded_of_kernels(debian: &Debian, suite: &str) -> Option<String> {
+        let plan: Plan = plan::recorded(debian, &plan_name(suite, &for_kernels()))?;
+        Some(plan.key(suite))
     }
 
     /// One with these packages of `suite` and what they depend on.
@@ -100,7 +113,7 @@ impl Toolchain {
         packages: &[&str],
         what: &str,
     ) -> Result<Self, Error> {
-        let name = format!("toolchain-{suite}-{}", digest(&packages.join(" ")));
+        let name = plan_name(suite, packages);
         let packages: Vec<String> = packages.iter().map(ToString::to_string).collect();
         let what = format!("{what}, Debian {suite}");
         Self::prepare(debian, &name, suite, &what, |lists| {
@@ -136,8 +149,7 @@ impl Toolchain {
         decide: impl Fn(Lists) -> Result<Plan, Error>,
     ) -> Result<Self, Error> {
         plan::follow(debian, name, what, decide, |plan: &Plan| {
-            let files: Vec<&str> = plan.debs.iter().map(|deb| deb.file.as_str()).collect();
-            let key = format!("{key}-{}", digest(&files.join(" ")));
+            let key = plan.key(key);
             let bytes: u64 = plan.debs.iter().map(|deb| deb.bytes).sum();
             // Packages of programs unpack to some four times their size.
             let root = debian
@@ -198,6 +210,16 @@ impl Drop for Scratch {
         // What stays is removed before the next use.
         let _ = cache::remove(&self.path);
     }
+}
+
+/// What kernels are built with.
+fn for_kernels() -> Vec<&'static str> {
+    TOOLS.iter().chain(&KERNEL_TOOLS).copied().collect()
+}
+
+/// What the plan of a root with these packages is called.
+fn plan_name(suite: &str, packages: &[&str]) -> String {
+    format!("toolchain-{suite}-{}", digest(&packages.join(" ")))
 }
 
 /// `suite`, and before it the one that it comes on top of.
