@@ -859,6 +859,18 @@ mod tests {
     }
 
     #[test]
+    fn a_written_file_is_as_open_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let file = fs::metadata(folder.path().join(name)).unwrap();
+            file.permissions().mode()
+        };
+        write(&folder.path().join("ours"), b"text").unwrap();
+        fs::write(folder.path().join("any"), b"text").unwrap();
+        assert_eq!(mode("ours"), mode("any"));
+    }
+
+    #[test]
     fn what_is_in_use_is_not_discarded() {
         let (_folder, cache) = scratch_cache();
         let path = make(&cache, "first").unwrap();
