@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::apt::{self, Apt, Deb, Lists};
 use super::disk::FileSystem;
 use super::pins::{self, Pinned};
+use super::toolchain::suites;
 use super::{Debian, Error, busybox, pack, plan, unpack};
 use crate::cache;
 use crate::progress::note;
@@ -264,7 +265,16 @@ impl Root {
 }
 
 fn decide(debian: &Debian, suite: &str, names: &[String], lists: Lists) -> Result<Plan, Error> {
-    let debs = Apt::of_guest(debian, &[suite], lists)?.with_dependencies(names)?;
+    let apt = Apt::of_guest(debian, &suites(suite), lists)?;
+    let debs = match suites(suite).len() {
+        1 => apt.with_dependencies(names)?,
+        // Backports come on top of their suite, and are taken only when asked for.
+        _ => {
+            let target = format!("--target-release={suite}");
+            let asked: Vec<String> = std::iter::once(target).chain(names.to_vec()).collect();
+            apt.with_dependencies(&asked)?
+        }
+    };
     Ok(Plan { debs })
 }
 
