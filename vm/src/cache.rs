@@ -331,13 +331,13 @@ impl Cache {
         for kind in entries(&self.folder)? {
             for (key, path) in entries(&self.folder.join(&kind.0))? {
                 // Another run may have removed it by now.
-                let Ok(found) = measure(&path) else {
+                if fs::symlink_metadata(&path).is_err() {
                     continue;
-                };
+                }
                 sizes.push(Size {
                     kind: kind.0.clone(),
                     key,
-                    bytes: found.on_disk,
+                    bytes: self.size_of(&path),
                     last_used: last_used(&path),
                 });
             }
@@ -346,9 +346,11 @@ impl Cache {
         Ok(sizes)
     }
 
-    /// Bytes that all files in `folder` take on the disk; 0 where there is none.
+    /// Bytes that all files in `folder` take on the disk, with passing work; 0
+    /// where there is none.
     pub(crate) fn size_of(&self, folder: &Path) -> u64 {
-        measure(folder).map_or(0, |found| found.on_disk)
+        let on_disk = |folder: &Path| measure(folder).map_or(0, |found| found.on_disk);
+        on_disk(folder) + on_disk(&folder.join(SCRATCH))
     }
 
     /// Removes the artefact `kind`/`key`, or says that it is in use: made now,
@@ -451,13 +453,28 @@ impl Cache {
     fn sweep(&self) {
         for (kind, path) in entries(&self.folder).unwrap_or_default() {
             for (name, path) in entries(&path).unwrap_or_default() {
-                let Some(key) = name.strip_suffix(MAKING) else {
-                    continue;
-                };
-                if let Ok(Some(_lock)) = self.try_lock(&format!("{kind}.{key}")) {
-                    let _ = remove(&path);
+                match name.strip_suffix(MAKING) {
+                    Some(key) => self.sweep_one(&format!("{kind}.{key}"), &path),
+                    None => self.sweep_scratch(&name, &path.join(SCRATCH)),
                 }
             }
+        }
+    }
+
+    /// The same of work in the artefact `key`, which is under a lock `WORK.KEY`.
+    /// What else is there has no such lock, and is for all that work.
+    fn sweep_scratch(&self, key: &str, scratch: &Path) {
+        for (work, path) in entries(scratch).unwrap_or_default() {
+            let lock = format!("{work}.{key}");
+            if self.folder.join("locks").join(&lock).exists() {
+                self.sweep_one(&lock, &path);
+            }
+        }
+    }
+
+    fn sweep_one(&self, lock: &str, path: &Path) {
+        if let Ok(Some(_lock)) = self.try_lock(lock) {
+            let _ = remove(path);
         }
     }
 }
@@ -702,6 +719,27 @@ mod tests {
         fs::write(path.join(SCRATCH).join("passing"), "x").unwrap();
         make(&cache, "second").unwrap();
         assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "first");
+        let passing = File::create(path.join(SCRATCH).join("passing")).unwrap();
+        passing.write_all_at(&[1; 1 << 20], 0).unwrap();
+        passing.sync_all().unwrap();
+        assert!(cache.size_of(&path) >= 1 << 20);
+    }
+
+    #[test]
+    fn work_of_a_killed_run_is_swept_and_no_other() {
+        let (_folder, cache) = scratch_cache();
+        let scratch = make(&cache, "first").unwrap().join(SCRATCH);
+        for work in ["kernel", "proc"] {
+            fs::create_dir_all(scratch.join(work)).unwrap();
+        }
+        {
+            let _held = cache.lock("kernel.key").unwrap();
+            Cache::at(cache.folder()).unwrap();
+            assert!(scratch.join("kernel").exists());
+        }
+        Cache::at(cache.folder()).unwrap();
+        assert!(!scratch.join("kernel").exists());
+        assert!(scratch.join("proc").exists());
     }
 
     #[test]
