@@ -165,6 +165,10 @@ impl Apt {
         let mut command = self.command("apt-cache");
         command.args(["show", "--no-all-versions", package]);
         let said = run::run_with(&mut command, |_| {})?;
+        // That there is none is an answer; lists that cannot be read give none.
+        if !said.success && !said.err.contains("No packages found") {
+            return Err(self.packages(said.reason()));
+        }
         Ok(stanzas(&said.out).into_iter().next())
     }
 
@@ -189,22 +193,23 @@ impl Apt {
         command.args([how, "-qq", "--print-uris"]).args(packages);
         let said = run::run_with(&mut command, |_| {})?;
         if !said.success {
-            return Err(Error::Packages {
-                suite: self.name.clone(),
-                said: said.reason(),
-            });
+            return Err(self.packages(said.reason()));
         }
-        let debs = parse_uris(&said.out).map_err(|line| Error::Packages {
-            suite: self.name.clone(),
-            said: format!("apt's word on a package is not understood: {line}"),
+        let debs = parse_uris(&said.out).map_err(|line| {
+            self.packages(format!("apt's word on a package is not understood: {line}"))
         })?;
         if debs.is_empty() && !packages.is_empty() {
-            return Err(Error::Packages {
-                suite: self.name.clone(),
-                said: format!("apt offers no file for {}", packages.join(" ")),
-            });
+            let packages = packages.join(" ");
+            return Err(self.packages(format!("apt offers no file for {packages}")));
         }
         Ok(debs)
+    }
+
+    fn packages(&self, said: String) -> Error {
+        Error::Packages {
+            suite: self.name.clone(),
+            said,
+        }
     }
 
     fn command(&self, program: &str) -> Command {
@@ -217,10 +222,7 @@ impl Apt {
     fn failed_update(&self, what: String, said: &Said) -> Error {
         let reason = said.reason();
         if reason.contains("does not have a Release file") {
-            return Error::Packages {
-                suite: self.name.clone(),
-                said: format!("the mirror has no such suite ({reason})"),
-            };
+            return self.packages(format!("the mirror has no such suite ({reason})"));
         }
         Error::Fetch { what, said: reason }
     }
@@ -418,6 +420,26 @@ E: not a line of it
         assert_eq!(debs[0].hash, "SHA256:7794");
         assert_eq!(debs[1].version, "2:6.3.0+dfsg-5");
         assert_eq!(debs[1].file, "libgmp10_2%3a6.3.0+dfsg-5_amd64.deb");
+    }
+
+    #[test]
+    fn lists_that_cannot_be_read_are_not_lists_without_the_package() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("apt");
+        fs::create_dir(&empty).unwrap();
+        let apt = Apt {
+            name: "sid".into(),
+            config: folder.path().join("apt.conf"),
+        };
+        fs::write(&apt.config, config(folder.path(), &empty, Arch::HOST)).unwrap();
+        assert_eq!(apt.show("linux-image-amd64").unwrap(), None);
+        fs::write(
+            empty.join("apt.sources"),
+            "Types: deb\nURIs: http://m/debian\n",
+        )
+        .unwrap();
+        let error = apt.show("linux-image-amd64").unwrap_err().to_string();
+        assert!(error.starts_with("Debian sid: "), "{error}");
     }
 
     #[test]

@@ -321,12 +321,16 @@ impl Pinned<'_> {
             .collect();
         let there = match apt.alone(&versions) {
             Ok(there) => there,
-            Err(Error::Packages { .. }) => return Err(self.gone(&apt, debs)?),
+            Err(error @ Error::Packages { .. }) => return Err(self.gone(&apt, debs, error)?),
             Err(other) => return Err(other),
         };
         for deb in debs {
             let Some(found) = there.iter().find(|found| found.file == deb.file) else {
-                return Err(self.gone(&apt, std::slice::from_ref(deb))?);
+                let error = Error::Packages {
+                    suite: self.suite.to_owned(),
+                    said: format!("apt offers another file than {}", deb.file),
+                };
+                return Err(self.gone(&apt, std::slice::from_ref(deb), error)?);
             };
             if found.hash != deb.hash {
                 return Err(Error::Pinned {
@@ -342,8 +346,9 @@ impl Pinned<'_> {
         Ok(())
     }
 
-    /// Which of them are gone, and what is there now.
-    fn gone(&self, apt: &Apt, debs: &[Deb]) -> Result<Error, Error> {
+    /// Which of them are gone, and what is there now; or the `error` that apt
+    /// gave, where that is not why.
+    fn gone(&self, apt: &Apt, debs: &[Deb], error: Error) -> Result<Error, Error> {
         let mut gone = Vec::new();
         for deb in debs {
             let now = apt.show(&deb.package)?;
@@ -354,6 +359,9 @@ impl Pinned<'_> {
                     None => format!("{} {}", deb.package, deb.version),
                 });
             }
+        }
+        if gone.is_empty() {
+            return Ok(error);
         }
         let more = gone.len().saturating_sub(3);
         gone.truncate(3);
