@@ -43,6 +43,8 @@ const FILLED: [&str; 3] = ["apt", "debs", "plans"];
 const BLOCK: u64 = 512;
 /// Below this, a failure is put down to the full disk.
 const NEARLY_FULL: u64 = 1 << 20;
+/// What the kernel says then, ENOSPC.
+const NO_SPACE: &str = "No space left on device";
 /// What to do about it.
 const NO_SPACE_ADVICE: &str =
     "free some space or set DMASHARE_VM_CACHE to a folder on another disk";
@@ -408,9 +410,10 @@ impl Cache {
             return error;
         };
         let text = error.to_string();
-        // Programs say it in the words of strerror(3), or not at all.
-        let full = free < NEARLY_FULL || text.contains("No space left on device");
-        if !full || text.contains(NO_SPACE_ADVICE) {
+        // Programs say it in the words of strerror(3), or not at all. Where there
+        // is room for it here, they speak of another disk.
+        let said = text.contains(NO_SPACE) && free < need;
+        if !(said || free < NEARLY_FULL) || text.contains(NO_SPACE_ADVICE) {
             return error;
         }
         Error::NoSpace {
@@ -423,9 +426,7 @@ impl Cache {
     }
 
     fn free(&self) -> Result<u64, Error> {
-        let stat = statvfs(&self.folder)
-            .map_err(|errno| Error::io("ask the free space of", &self.folder)(errno.into()))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        free(&self.folder)
     }
 
     fn lock_file(&self, name: &str) -> Result<(PathBuf, File), Error> {
@@ -477,6 +478,18 @@ impl Cache {
             let _ = remove(path);
         }
     }
+}
+
+/// Bytes that are free to this user on the disk of `folder`.
+fn free(folder: &Path) -> Result<u64, Error> {
+    let stat = statvfs(folder)
+        .map_err(|errno| Error::io("ask the free space of", folder)(errno.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether the disk of `folder` is full.
+pub(crate) fn is_full(folder: &Path) -> bool {
+    free(folder).is_ok_and(|free| free < NEARLY_FULL)
 }
 
 /// Whether a running QEMU has `file` as a disk: it holds a record lock on each
@@ -855,6 +868,16 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("kernel 7.2 needs about"), "{text}");
         assert!(text.contains("DMASHARE_VM_CACHE"), "{text}");
+    }
+
+    #[test]
+    fn another_disk_that_is_full_is_not_taken_for_this_one() {
+        let (_folder, cache) = scratch_cache();
+        let failed = || Error::io("write", "/tmp/x")(rustix::io::Errno::NOSPC.into());
+        let error = cache.explain("kernel 7.2", 1, failed()).to_string();
+        assert!(error.starts_with("/tmp/x: cannot write: "), "{error}");
+        let error = cache.explain("kernel 7.2", u64::MAX, failed());
+        assert!(matches!(error, Error::NoSpace { .. }), "{error}");
     }
 
     #[test]

@@ -77,6 +77,19 @@ impl Said {
     /// downloads say the same ten times), else the first that tells of an error,
     /// else the last that was written, else the exit status.
     pub(super) fn reason(&self) -> String {
+        let reason = self.words();
+        let folder = std::env::temp_dir();
+        // What it says goes there, and is lost where there is no room for it.
+        match cache::is_full(&folder) {
+            true => format!(
+                "{reason} ({} is full: free some space there, or set TMPDIR to another folder)",
+                folder.display()
+            ),
+            false => reason,
+        }
+    }
+
+    fn words(&self) -> String {
         let lines: Vec<&str> = self
             .out
             .lines()
