@@ -23,6 +23,9 @@ pub(super) const KIND: &str = "own";
 /// Where a build leaves its image, below the top of its tree.
 const BUILT_IMAGE: &str = "arch/x86/boot/bzImage";
 
+/// Where it leaves its release.
+const BUILT_RELEASE: &str = "include/config/kernel.release";
+
 /// What a guest's kernel must have built in, or as a module where it has one of
 /// that name: nothing is there to load it from before.
 const NEEDED: [(&str, Option<&str>); 16] = [
@@ -120,6 +123,9 @@ impl Kernel {
             .canonicalize()
             .map_err(|error| wrong(error.to_string()))?;
         let found = find(&place).map_err(wrong)?;
+        let modules = found.modules.list().map_err(wrong)?;
+        // Before anything is read: what is written from now on counts as newer.
+        let version = fingerprint(&found, &modules)?;
         let data = fs::read(&found.image).map_err(cache::Error::io("read", &found.image))?;
         let image = Image::read(&data).map_err(|problem| {
             wrong(match found.image == place {
@@ -127,8 +133,8 @@ impl Kernel {
                 false => format!("{}: {problem}", found.image.display()),
             })
         })?;
+        found.modules.are_of(&image.release).map_err(wrong)?;
         let config = configuration(&found.configs, &data);
-        let modules = found.modules.list().map_err(wrong)?;
         if let Some(config) = &config {
             let lacking = lacking(config, found.modules != Modules::None);
             if !lacking.is_empty() {
@@ -142,7 +148,6 @@ impl Kernel {
                 NEEDED.map(|(option, _)| option).join(", ")
             ));
         }
-        let version = fingerprint(&found, &modules)?;
         let key = format!(
             "{}_{}-{version}",
             image.release,
@@ -163,6 +168,13 @@ impl Kernel {
             let tree = folder.join("tree");
             take_modules(&found.modules, &modules, &tree)?;
             built_in(&tree, config.as_ref())?;
+            let now = fingerprint(&found, &found.modules.list().map_err(wrong)?)?;
+            if now != version {
+                return Err(wrong(
+                    "it was built or installed anew while it was taken over; run again when that is done"
+                        .to_owned(),
+                ));
+            }
             add_modules(debian, &tree, &image.release, folder)
         })?;
         let thorough = |config: &Config| THOROUGH.iter().any(|name| config.has(name));
@@ -423,6 +435,25 @@ struct Module {
 }
 
 impl Modules {
+    /// Fails where they were built for another kernel than that of `release`,
+    /// which would not find them.
+    fn are_of(&self, release: &str) -> Result<(), String> {
+        let theirs = match self {
+            Self::None => return Ok(()),
+            // What the build said last; of an old one there may be nothing left.
+            Self::Built(tree) => fs::read_to_string(tree.join(BUILT_RELEASE)).ok(),
+            Self::Installed(folder) => folder
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned()),
+        };
+        match theirs.as_deref().map(str::trim) {
+            Some(theirs) if theirs != release => Err(format!(
+                "its modules are of {theirs}, and the kernel is {release}; build or install both anew"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Their files.
     fn list(&self) -> Result<Vec<Module>, String> {
         let paths: Vec<(PathBuf, PathBuf)> = match self {
@@ -664,6 +695,24 @@ mod tests {
         assert!(error.contains("no vmlinuz"), "{error}");
         let (_folder, path) = folder_with(&["README"]);
         assert!(find(&path).unwrap_err().contains("no kernel there"));
+    }
+
+    #[test]
+    fn modules_of_another_kernel_are_told() {
+        let (_folder, path) = folder_with(&["lib/modules/6.1-a/x", BUILT_RELEASE]);
+        let installed = Modules::Installed(path.join("lib/modules/6.1-a"));
+        assert_eq!(installed.are_of("6.1-a"), Ok(()));
+        let error = installed.are_of("6.1-b").unwrap_err();
+        assert!(
+            error.contains("are of 6.1-a, and the kernel is 6.1-b"),
+            "{error}"
+        );
+        fs::write(path.join(BUILT_RELEASE), "6.2-a\n").unwrap();
+        let built = Modules::Built(path.clone());
+        assert_eq!(built.are_of("6.2-a"), Ok(()));
+        assert!(built.are_of("6.1-a").is_err());
+        fs::remove_file(path.join(BUILT_RELEASE)).unwrap();
+        assert_eq!(built.are_of("6.1-a"), Ok(()));
     }
 
     #[test]
