@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::apt::{self, Apt, Deb, Lists};
+use super::apt::{self, Apt, DEBS, Deb, Lists};
 use super::toolchain::suites;
 use super::{Debian, Error, kernel, plan, root};
 use crate::Arch;
@@ -276,17 +276,19 @@ impl Pinned<'_> {
     /// Has the pinned `debs` in the cache, with the hashes that they are to
     /// have.
     pub(super) fn fetch(&self, debian: &Debian, debs: &[Deb]) -> Result<(), Error> {
-        let strange = self.strange(debian, debs)?;
-        if strange.is_empty() {
+        if self.strange(debian, debs)?.is_empty() {
             return apt::fetch(&debian.cache, self.what, debs);
         }
         let fetch = |lists| {
             let mut wanted = debs.to_vec();
             self.find(debian, &mut wanted, lists)?;
-            // The mirror has what is pinned: these are something else.
-            for file in &strange {
-                cache::remove(file)?;
+            // The mirror has what is pinned: these are something else, where
+            // another run has not put the right ones in their place by now.
+            let lock = debian.cache.lock(DEBS)?;
+            for file in self.strange(debian, debs)? {
+                cache::remove(&file)?;
             }
+            drop(lock);
             apt::fetch(&debian.cache, self.what, &wanted)
         };
         // Once more with fresh lists, where those of this day do not do.
