@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::cache::Cache;
-use crate::debian::host::{Consent, ensure};
-use crate::debian::{self, Debian, Kernel, Root};
+use crate::debian::host::Consent;
+use crate::debian::{Debian, Kernel, Root};
 use crate::project::Settings;
-use crate::{Builder, Error, Vm};
+use crate::{Arch, Builder, Error, Vm};
 
 /// A kernel and a root by their names, to be fetched where the cache has them not.
 ///
@@ -41,7 +40,9 @@ pub struct Parts {
 }
 
 impl Vm {
-    /// The way to a guest: its kernel and its root by their names first.
+    /// The way to a guest: its kernel and its root by their names first. No
+    /// project's `vm.lock` is read: what that pins,
+    /// [`Project::guest`](crate::project::Project::guest) boots.
     ///
     /// See [`Parts`] for an example.
     pub fn builder() -> Parts {
@@ -95,9 +96,8 @@ impl Parts {
     /// # Errors
     /// What could not be fetched or built, or is not there.
     pub fn prepare(self) -> Result<Builder, Error> {
-        let cache = Cache::open().map_err(debian::Error::from)?;
-        let debian = Debian::new(cache, self.mirror);
-        ensure(&debian, Consent::from_environment(false))?;
+        let consent = Consent::from_environment(false);
+        let debian = Debian::open(self.mirror, Arch::default(), consent)?;
         let kernel = Kernel::prepare(&debian, &self.kernel)?;
         let root = match &self.root {
             Some(path) => Root::of_path(&debian, path)?,

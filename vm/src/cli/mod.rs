@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cache::Cache;
-use crate::debian::host::{self, Consent};
+use crate::debian::host::Consent;
 use crate::debian::{self, Debian};
 use crate::progress::{Progress, note};
 use crate::project::{Project, cargo};
@@ -69,9 +69,8 @@ impl Sources {
     /// # Errors
     /// What is missing, and how to get it.
     pub fn open_for(&self, arch: Arch) -> Result<Debian, Error> {
-        let debian = self.cache_only()?.for_arch(arch);
-        host::ensure(&debian, Consent::from_environment(self.yes))?;
-        Ok(debian)
+        let consent = Consent::from_environment(self.yes);
+        Ok(Debian::open(self.mirror.clone(), arch, consent)?)
     }
 
     /// Open the cache, for what needs nothing else.

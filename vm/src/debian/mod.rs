@@ -73,6 +73,7 @@ pub use build::build_module;
 pub use check::{check_module, check_style};
 pub(crate) use disk::FileSystem;
 pub use findings::Findings;
+use host::Consent;
 pub(crate) use kept::clean;
 pub use kept::{Named, named, remove_kernel, stale};
 pub use kernel::Kernel;
@@ -118,6 +119,21 @@ impl Debian {
             pins: Arc::default(),
             copies: Arc::default(),
         }
+    }
+
+    /// The user's cache and `mirror`, for guests of this architecture, where the
+    /// host has what these take, or gets it as far as `consent` goes.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub(crate) fn open(
+        mirror: Option<String>,
+        arch: Arch,
+        consent: Consent,
+    ) -> Result<Self, Error> {
+        let debian = Self::new(Cache::open()?, mirror).for_arch(arch);
+        host::ensure(&debian, consent)?;
+        Ok(debian)
     }
 
     /// The same, where kernels and roots are to be these and no others. Pins are
