@@ -265,7 +265,7 @@ impl Project {
                 debian.arch()
             ));
         }
-        let debian = &debian.clone().pinned(self.pins.clone());
+        let debian = &self.pins.of_project(debian, self.folder())?;
         let Some(build) = self.settings.builds.get(name) else {
             return Ok(Kernel::prepare(debian, name)?);
         };
@@ -282,7 +282,7 @@ impl Project {
         if let Some(path) = &settings.root {
             return Ok(Root::of_path(debian, path)?);
         }
-        let debian = &debian.clone().pinned(self.pins.clone());
+        let debian = &self.pins.of_project(debian, self.folder())?;
         Ok(Root::prepare(debian, &settings.suite, &self.packages())?)
     }
 

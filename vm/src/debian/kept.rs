@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::apt::{DEBS, Deb};
 use super::compile::DEBUG;
 use super::root::digest;
-use super::{Debian, Error, Kernel, kernel, own, plan, root};
+use super::{Debian, Error, Kernel, Pins, kernel, own, plan, root};
 use crate::Arch;
 use crate::cache::{self, Size};
 
@@ -276,13 +276,9 @@ impl Kept {
             releases: BTreeSet::new(),
             debs: BTreeSet::new(),
         };
-        let pinned = debian.pins.kernel_names();
-        let pinned = pinned.filter_map(|name| debian.pins.kernel(name));
-        let pinned: Vec<String> = pinned.map(|plan| plan.key()).collect();
-        kept.artefacts
-            .extend(pinned.into_iter().map(|key| (kernel::KIND, key)));
-        for root in debian.pins.root_keys() {
-            kept.artefacts.insert((root::KIND, root));
+        kept.add_pinned(&debian.pins);
+        for project in plan::projects(debian)? {
+            kept.add_pinned(&Pins::read(&project)?);
         }
         let names = plan::names(debian)?;
         // Kernels before the compilers that are for them.
@@ -306,6 +302,14 @@ impl Kept {
             }
         }
         Ok(kept)
+    }
+
+    fn add_pinned(&mut self, pins: &Pins) {
+        let kernels = pins.kernel_names().filter_map(|name| pins.kernel(name));
+        let kernels = kernels.map(|plan| (kernel::KIND, plan.key()));
+        self.artefacts.extend(kernels);
+        let roots = pins.root_keys().map(|key| (root::KIND, key));
+        self.artefacts.extend(roots);
     }
 
     fn add(&mut self, debian: &Debian, kind: &'static str, key: String, debs: &[Deb]) {
@@ -424,7 +428,6 @@ fn is_orphan(artefact: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::cache::Cache;
-    use crate::debian::Pins;
 
     fn make(debian: &Debian, kind: &str, key: &str) {
         let made = debian.cache.artefact(kind, key, 1, |folder| {
@@ -590,6 +593,23 @@ mod tests {
         assert_eq!(left.len(), 1, "{left:?}");
         let again = remove_kernel(&debian, "7.2", &[]).unwrap_err();
         assert!(matches!(again, Error::NotThere { .. }), "{again}");
+    }
+
+    #[test]
+    fn what_another_project_pins_is_kept_as_long_as_that_is_there() {
+        let (_folder, debian) = debian();
+        let key = "7.2.14-amd64_7.2.14-1";
+        make(&debian, "kernel", key);
+        let project = tempfile::tempdir().unwrap();
+        let lock = "[[kernel]]\nname = '7.2'\nrelease = '7.2.14-amd64'\nversion = '7.2.14-1'\nsuite = 'sid'\ndebs = []";
+        let file = project.path().join(crate::debian::LOCK_FILE);
+        fs::write(&file, lock).unwrap();
+        assert_eq!(stale_keys(&debian).len(), 1);
+        let pins = Pins::read(project.path()).unwrap();
+        pins.of_project(&debian, project.path()).unwrap();
+        assert!(stale_keys(&debian).is_empty());
+        project.close().unwrap();
+        assert_eq!(stale_keys(&debian), [format!("kernel/{key}")]);
     }
 
     #[test]

@@ -159,6 +159,15 @@ impl Pins {
         Ok(cache::write(&file, format!("{HEAD}{text}").as_bytes())?)
     }
 
+    /// `debian` with these pins, of the project in `folder`. What they name is of
+    /// use to the cache from then on.
+    pub(crate) fn of_project(&self, debian: &Debian, folder: &Path) -> Result<Debian, Error> {
+        if *self != Self::default() {
+            plan::note_project(debian, folder)?;
+        }
+        Ok(debian.clone().pinned(self.clone()))
+    }
+
     /// Pins the kernel called `name` to what it stands for in `debian`'s cache,
     /// where it has been fetched to.
     pub(crate) fn pin_kernel(&mut self, debian: &Debian, name: &str) -> Result<(), Error> {

@@ -5,18 +5,24 @@
 //! back only where a package is missing from the cache and the mirror no longer
 //! has it.
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::apt::Lists;
+use super::root::digest;
 use super::{Debian, Error};
 use crate::cache;
 
 /// Where plans are, in the cache.
 const FOLDER: &str = "plans";
+
+/// What the names begin with of the files beside them that name projects.
+const PROJECT: &str = "project-";
 
 /// What the lists of a suite and apt's index of them take, told when they do
 /// not fit.
@@ -108,6 +114,36 @@ pub(super) fn names(debian: &Debian) -> Result<Vec<String>, Error> {
         .into_iter()
         .filter_map(|(name, _)| name.strip_suffix(".json").map(str::to_owned));
     Ok(names.collect())
+}
+
+/// Notes that the project in `folder` has pins: they are of use, whichever project
+/// the cache is cleaned from.
+pub(super) fn note_project(debian: &Debian, folder: &Path) -> Result<(), Error> {
+    let all = debian.cache.folder().join(FOLDER);
+    let name = digest(&folder.to_string_lossy());
+    let file = all.join(format!("{PROJECT}{name}"));
+    if file.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&all).map_err(cache::Error::io("make the folder", &all))?;
+    Ok(cache::write(&file, folder.as_os_str().as_bytes())?)
+}
+
+/// The folders of the projects that have pins; those that are gone are forgotten.
+pub(super) fn projects(debian: &Debian) -> Result<Vec<PathBuf>, Error> {
+    let mut folders = Vec::new();
+    for (name, file) in cache::entries(&debian.cache.folder().join(FOLDER))? {
+        if !name.starts_with(PROJECT) {
+            continue;
+        }
+        let folder = fs::read(&file).map_err(cache::Error::io("read", &file))?;
+        let folder = PathBuf::from(OsString::from_vec(folder));
+        match folder.is_dir() {
+            true => folders.push(folder),
+            false => cache::remove(&file)?,
+        }
+    }
+    Ok(folders)
 }
 
 fn record<P: Serialize>(debian: &Debian, name: &str, plan: &P) -> Result<(), Error> {
