@@ -127,6 +127,23 @@ impl Settings {
     }
 }
 
+/// What cargo tells a test program of its package, whose folder this is.
+pub(crate) fn told_of(package: &cargo_metadata::Package, folder: &str) -> Vec<(String, String)> {
+    let version = &package.version;
+    [
+        ("CARGO_MANIFEST_DIR", folder.to_owned()),
+        ("CARGO_MANIFEST_PATH", package.manifest_path.to_string()),
+        ("CARGO_PKG_NAME", package.name.to_string()),
+        ("CARGO_PKG_VERSION", version.to_string()),
+        ("CARGO_PKG_VERSION_MAJOR", version.major.to_string()),
+        ("CARGO_PKG_VERSION_MINOR", version.minor.to_string()),
+        ("CARGO_PKG_VERSION_PATCH", version.patch.to_string()),
+        ("CARGO_PKG_VERSION_PRE", version.pre.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
 /// A cargo workspace, and what it says about its guests.
 pub struct Project {
     /// Its settings, or the default ones.

@@ -13,7 +13,7 @@ use super::follow::follow;
 use crate::Error;
 use crate::builder::is_guests_own;
 use crate::debian::Debian;
-use crate::project::Project;
+use crate::project::{Project, told_of};
 
 /// Variables by which cargo, nextest and the users of Rust's programs speak to
 /// them; those that end with `_` are beginnings of names. Not among them is what
@@ -157,15 +157,7 @@ fn package_of(project: &Project, here: &Path) -> Vec<(String, String)> {
     else {
         return Vec::new();
     };
-    let folder = here.to_string_lossy().into_owned();
-    [
-        ("CARGO_MANIFEST_DIR", folder),
-        ("CARGO_MANIFEST_PATH", package.manifest_path.to_string()),
-        ("CARGO_PKG_NAME", package.name.to_string()),
-        ("CARGO_PKG_VERSION", package.version.to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    told_of(package, &here.to_string_lossy())
 }
 
 #[cfg(test)]

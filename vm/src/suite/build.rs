@@ -7,7 +7,7 @@ use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 
 use crate::Error;
-use crate::project::Project;
+use crate::project::{Project, told_of};
 
 /// A program that runs tests.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct TestProgram {
     pub(crate) path: Utf8PathBuf,
     /// Its package's folder, where cargo would run it.
     pub(crate) folder: Utf8PathBuf,
+    /// What cargo would tell it.
+    pub(crate) env: Vec<(String, String)>,
     /// Whether it is meant for the guest.
     pub(crate) guest: bool,
 }
@@ -50,6 +52,7 @@ pub(crate) fn test_programs(
                 // As the guest has it, where links are resolved.
                 path: path.canonicalize_utf8().unwrap_or(path),
                 folder: package.folder.clone(),
+                env: package.env.clone(),
                 guest: package.guest_tests.contains(&target),
             });
         }
@@ -73,6 +76,7 @@ fn resolved(folder: Option<&Utf8Path>) -> Utf8PathBuf {
 struct Package {
     name: String,
     folder: Utf8PathBuf,
+    env: Vec<(String, String)>,
     guest_tests: Vec<String>,
 }
 
@@ -98,11 +102,13 @@ fn guest_tests(project: &Project) -> Result<HashMap<PackageId, Package>, Error> 
                 "guest-tests names {stray}, but there is no such test target"
             ));
         }
+        let folder = resolved(package.manifest_path.parent());
         packages.insert(
             package.id.clone(),
             Package {
                 name: package.name.to_string(),
-                folder: resolved(package.manifest_path.parent()),
+                env: told_of(package, folder.as_str()),
+                folder,
                 guest_tests: settings.guest_tests,
             },
         );

@@ -254,10 +254,12 @@ fn came_up(vm: &Vm) -> String {
 }
 
 fn command<'vm>(vm: &'vm Vm, program: &TestProgram) -> Command<'vm> {
-    vm.command(program.path.as_str())
+    let command = vm
+        .command(program.path.as_str())
         .current_dir(program.folder.as_str())
-        .env("CARGO_MANIFEST_DIR", program.folder.as_str())
-        .env("RUST_BACKTRACE", "1")
+        .env("RUST_BACKTRACE", "1");
+    let env = program.env.iter().cloned();
+    env.fold(command, |command, (name, value)| command.env(name, value))
 }
 
 /// As libtest lists them, and libtest-mimic, which puts a kind before.

@@ -51,7 +51,7 @@ impl HostProcess {
         command
             .args(options.filter.as_deref())
             .current_dir(&program.folder)
-            .env("CARGO_MANIFEST_DIR", &program.folder);
+            .envs(program.env.iter().cloned());
         HostProcess::spawn(command, &program.name, options.deadline)
     }
 
