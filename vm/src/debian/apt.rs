@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
-use super::mirror::{Mirror, stanzas};
+use super::mirror::{KEYRING, Mirror, stanzas};
 use super::run::{self, Said};
 use super::{Debian, Error};
 use crate::Arch;
@@ -223,6 +223,12 @@ impl Apt {
         let reason = said.reason();
         if reason.contains("does not have a Release file") {
             return self.packages(format!("the mirror has no such suite ({reason})"));
+        }
+        let unknown = reason.contains("not signed") || reason.contains("NO_PUBKEY");
+        if unknown && !Path::new(KEYRING).exists() {
+            return self.packages(format!(
+                "the mirror's signature cannot be checked without {KEYRING}; install the package debian-archive-keyring ({reason})"
+            ));
         }
         Error::Fetch { what, said: reason }
     }

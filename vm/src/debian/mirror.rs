@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Error, run};
 
 /// The keyring of Debian's archive, from the package debian-archive-keyring.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Suites by which a source of Debian proper is known where its name is not
 /// the host's own codename.
