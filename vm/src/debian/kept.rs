@@ -255,6 +255,8 @@ fn release_of(folder: &Path) -> Option<String> {
 struct Kept {
     /// By plans and pins.
     artefacts: BTreeSet<(&'static str, String)>,
+    /// By pins alone.
+    pinned: BTreeSet<(&'static str, String)>,
     /// Of the kernels that are kept.
     releases: BTreeSet<String>,
     /// Files of packages that are yet to be unpacked.
@@ -273,6 +275,7 @@ impl Kept {
     fn find(debian: &Debian, sizes: &[Size]) -> Result<Self, Error> {
         let mut kept = Self {
             artefacts: BTreeSet::new(),
+            pinned: BTreeSet::new(),
             releases: BTreeSet::new(),
             debs: BTreeSet::new(),
         };
@@ -307,9 +310,11 @@ impl Kept {
     fn add_pinned(&mut self, pins: &Pins) {
         let kernels = pins.kernel_names().filter_map(|name| pins.kernel(name));
         let kernels = kernels.map(|plan| (kernel::KIND, plan.key()));
-        self.artefacts.extend(kernels);
         let roots = pins.root_keys().map(|key| (root::KIND, key));
-        self.artefacts.extend(roots);
+        for pinned in kernels.chain(roots) {
+            self.artefacts.insert(pinned.clone());
+            self.pinned.insert(pinned);
+        }
     }
 
     fn add(&mut self, debian: &Debian, kind: &'static str, key: String, debs: &[Deb]) {
@@ -380,8 +385,12 @@ impl Kept {
         match size.kind.as_str() {
             DEBS => path.is_dir() || self.debs.contains(&size.key),
             kind @ ("kernel" | "own" | "root" | "toolchain" | "tools" | "source" | "sparse") => {
-                let kept = |(of, key): &(&str, String)| *of == kind && *key == size.key;
-                self.artefacts.iter().any(kept) && !is_orphan(&path)
+                let named = |(of, key): &(&str, String)| *of == kind && *key == size.key;
+                // Kernels have names of their own, and `kernel rm`; of the rest there
+                // is one for all that anybody ever asked for.
+                let wanted = recent || ["kernel", "own"].contains(&kind);
+                let wanted = wanted || self.pinned.iter().any(named);
+                wanted && self.artefacts.iter().any(named) && !is_orphan(&path)
             }
             // Each for a kernel, by whose release its key begins.
             "module" | "snapshot" => {
@@ -461,9 +470,12 @@ mod tests {
     }
 
     fn stale_keys(debian: &Debian) -> Vec<String> {
-        let later = SystemTime::now() + 2 * IN_HAND;
         assert!(stale(debian, false).unwrap().is_empty());
-        let stale = stale_at(debian, false, later).unwrap();
+        stale_in(debian, 2 * IN_HAND)
+    }
+
+    fn stale_in(debian: &Debian, time: Duration) -> Vec<String> {
+        let stale = stale_at(debian, false, SystemTime::now() + time).unwrap();
         stale
             .into_iter()
             .map(|size| format!("{}/{}", size.kind, size.key))
@@ -494,6 +506,31 @@ mod tests {
                 "module/7.2.13-amd64_ab",
                 &format!("toolchain/7.2.13-amd64_7.2.13-1-{files}"),
             ]
+        );
+    }
+
+    #[test]
+    fn a_root_that_was_not_used_for_long_goes_unless_it_is_pinned() {
+        let (_folder, debian) = debian();
+        make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
+        plan(&debian, "kernel-7.2", &kernel_plan("14"));
+        let packages = r#"{"debs":[{"package":"tool","version":"1","file":"tool_1_amd64.deb","uri":"","bytes":1,"hash":"SHA256:ab"}]}"#;
+        let debs = serde_json::from_str::<AnyPlan>(packages).unwrap().debs;
+        let root = root::Plan { debs }.key("trixie");
+        make(&debian, root::KIND, &root);
+        let name = root::plan_name(&debian, "trixie", &["tool".to_owned()]);
+        plan(&debian, &name, packages);
+        assert!(stale_in(&debian, UNUSED / 2).is_empty());
+        assert_eq!(stale_in(&debian, 2 * UNUSED), [format!("root/{root}")]);
+
+        let sizes = debian.cache.sizes().unwrap();
+        let mut kept = Kept::find(&debian, &sizes).unwrap();
+        kept.pinned.insert((root::KIND, root));
+        let long_after = SystemTime::now() + 2 * UNUSED;
+        let all = sizes.iter().filter(|size| size.kind == root::KIND);
+        assert!(
+            all.into_iter()
+                .all(|size| kept.has(&debian, size, long_after))
         );
     }
 
