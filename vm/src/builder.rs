@@ -350,10 +350,12 @@ impl Builder {
         let memory = place.and_then(|_| self.memory().ok());
         let (Some(place), Some(memory)) = (place, memory) else {
             let mut vm = Vm::boot(&order, &Memory::Own, &initramfs)?;
+            place.into_iter().for_each(Place::clear_failed);
             vm.settle(self.deadline)?;
             return Ok(vm);
         };
         let mut vm = Vm::boot(&order, &Memory::In(&memory), &initramfs)?;
+        place.clear_failed();
         let origin = vm.beside_its_boot(|vm| keep(place, vm, &memory, self.deadline))?;
         vm.set_origin(origin);
         vm.settle(self.deadline)?;
@@ -509,10 +511,6 @@ fn keep(place: &Place<'_>, vm: &Vm, memory: &File, deadline: Duration) -> Result
     // It is not to be warmed up for nothing.
     if vm.alarmed() {
         return Ok(Origin::NotKept(FAULTY.into()));
-    }
-    // A guest boots: it was not the host's fault that none went on from there.
-    if place.failed {
-        place.clear();
     }
     let started = Instant::now();
     // What programs begin with is in its memory then, and need not be read in

@@ -2,15 +2,14 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dmashare_vm_init::{Exit, Frame, Kind, Spawn, WindowSize};
+use dmashare_vm_init::{ALL, Exit, Frame, Kind, Spawn, WindowSize};
 
 use crate::flow::Flow;
-use crate::guest::lock;
+use crate::line::Line;
 use crate::loader::Complaint;
 use crate::{Error, Vm};
 
@@ -106,6 +105,7 @@ impl<'vm> Command<'vm> {
             id,
             program: self.spawn.argv.join(" "),
             complaint: RefCell::new(Complaint::of(&self.spawn.argv[0])),
+            exit: RefCell::default(),
             events,
             flow,
             deadline: self.deadline,
@@ -170,7 +170,7 @@ impl<'vm> Command<'vm> {
 /// Writing waits for a program that does not read, and ends with
 /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) once it has closed its end or is gone.
 pub struct Stdin {
-    agent: Arc<Mutex<UnixStream>>,
+    line: Line,
     flow: Arc<Flow>,
     process: u32,
 }
@@ -185,7 +185,8 @@ impl Write for Stdin {
             .flow
             .reserve(bytes.len())
             .ok_or(io::ErrorKind::BrokenPipe)?;
-        Frame::data(Kind::Stdin, self.process, &bytes[..part]).write(&mut *lock(&self.agent))?;
+        let input = Frame::data(Kind::Stdin, self.process, &bytes[..part]);
+        self.line.send(&input)?;
         Ok(part)
     }
 
@@ -197,7 +198,7 @@ impl Write for Stdin {
 impl Drop for Stdin {
     fn drop(&mut self) {
         // A guest that is gone needs no telling.
-        let _ = Frame::data(Kind::Stdin, self.process, &[]).write(&mut *lock(&self.agent));
+        let _ = self.line.send(&Frame::data(Kind::Stdin, self.process, &[]));
     }
 }
 
@@ -205,7 +206,7 @@ impl Drop for Stdin {
 /// thread than the one that waits for it; made by [`Process::signaller`].
 #[derive(Clone)]
 pub struct Signaller {
-    agent: Arc<Mutex<UnixStream>>,
+    line: Line,
     process: u32,
 }
 
@@ -215,7 +216,8 @@ impl Signaller {
     /// # Errors
     /// A guest that is gone.
     pub fn send(&self, signal: i32) -> io::Result<()> {
-        Frame::json(Kind::Signal, self.process, &signal).write(&mut *lock(&self.agent))
+        self.line
+            .send(&Frame::json(Kind::Signal, self.process, &signal))
     }
 
     /// Tell it that its terminal has a new size.
@@ -223,7 +225,8 @@ impl Signaller {
     /// # Errors
     /// A guest that is gone.
     pub fn resize(&self, size: WindowSize) -> io::Result<()> {
-        Frame::json(Kind::Resize, self.process, &size).write(&mut *lock(&self.agent))
+        self.line
+            .send(&Frame::json(Kind::Resize, self.process, &size))
     }
 }
 
@@ -262,6 +265,8 @@ pub struct Process<'vm> {
     id: u32,
     program: String,
     complaint: RefCell<Complaint>,
+    /// How it ended, once that was told.
+    exit: RefCell<Option<Exit>>,
     events: Receiver<Frame>,
     flow: Arc<Flow>,
     deadline: Duration,
@@ -270,12 +275,15 @@ pub struct Process<'vm> {
 }
 
 impl Process<'_> {
-    /// Wait for what it does next.
+    /// Wait for what it does next; its end is told as often as it is asked for.
     ///
     /// # Errors
     /// [`Error::Hang`] past its deadline, after which the guest is ended, too;
     /// [`Error::NotStarted`]; and whatever ended the guest.
     pub fn next_event(&self) -> Result<Event, Error> {
+        if let Some(exit) = &*self.exit.borrow() {
+            return Ok(Event::Exit(exit.clone()));
+        }
         let left = self.left();
         // One that says something all the time may not take longer than others.
         let frame = match left {
@@ -317,7 +325,10 @@ impl Process<'_> {
                             program: self.program.clone(),
                             reason,
                         }),
-                        None => Ok(Event::Exit(exit)),
+                        None => {
+                            self.exit.replace(Some(exit.clone()));
+                            Ok(Event::Exit(exit))
+                        }
                     },
                 },
             },
@@ -340,14 +351,14 @@ impl Process<'_> {
     /// who waits for it.
     fn took(&self, frame: &Frame) {
         let took = Frame::json(Kind::Took, self.id, &frame.payload.len());
-        let _ = took.write(&mut *lock(&self.vm.agent()));
+        let _ = self.vm.line().send(&took);
     }
 
     /// Its standard input, which can be written to while another thread waits
     /// for its output, and which ends when it is dropped.
     pub fn stdin(&self) -> Stdin {
         Stdin {
-            agent: self.vm.agent(),
+            line: self.vm.line(),
             flow: self.flow.clone(),
             process: self.id,
         }
@@ -364,7 +375,7 @@ impl Process<'_> {
     /// What sends it signals while this is waited on.
     pub fn signaller(&self) -> Signaller {
         Signaller {
-            agent: self.vm.agent(),
+            line: self.vm.line(),
             process: self.id,
         }
     }
@@ -398,6 +409,8 @@ fn after(time: Duration) -> Option<Instant> {
 
 impl Drop for Process<'_> {
     fn drop(&mut self) {
+        // Nobody counts what it goes on to say: it is not to wait for that.
+        let _ = self.vm.line().send(&Frame::json(Kind::Took, self.id, &ALL));
         self.vm.forget(self.id);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::console::Console;
 use crate::fault::Fault;
+use crate::line::Line;
 use crate::qemu::{Ended, Incoming, Qemu};
 use crate::qmp::Qmp;
 use crate::snapshot::Image;
@@ -27,7 +28,8 @@ pub(crate) struct Guest {
     pub(crate) kernel: String,
     pub(crate) console: Console,
     pub(crate) qemu: Mutex<Qemu>,
-    /// Those that read its lines; they end with QEMU.
+    pub(crate) line: Line,
+    /// Those at its lines; they end with QEMU.
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -37,6 +39,7 @@ impl Guest {
         let mut qemu = lock(&self.qemu);
         qemu.kill();
         let ended = qemu.wait();
+        self.line.close();
         for thread in lock(&self.threads).drain(..) {
             let _ = thread.join();
         }

@@ -38,6 +38,7 @@ mod guest;
 mod guest_options;
 mod identity;
 mod initramfs;
+mod line;
 mod loader;
 mod parts;
 mod progress;

@@ -145,6 +145,13 @@ impl Place<'_> {
         let _ = self.cache.remove(KIND, &self.key);
     }
 
+    /// A guest has booted: it was not the host's fault that none went on from there.
+    pub(crate) fn clear_failed(&self) {
+        if self.failed {
+            self.clear();
+        }
+    }
+
     /// Keep this guest, which has its memory in this file. Told why not where
     /// it cannot be kept; it goes on in any case.
     pub(crate) fn keep(&self, vm: &Vm, memory: &File) -> Result<(), Error> {

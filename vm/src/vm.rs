@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::console::Console;
 use crate::flow::Flow;
 use crate::guest::{BootFailure, Guest, lock};
+use crate::line::Line;
 use crate::qemu::{Machine, Memory, Qemu, Share, Start};
 use crate::qmp::{Qmp, Saved};
 use crate::snapshot::{About, Image, Snapshot};
@@ -39,7 +40,7 @@ pub struct Vm {
     started: Instant,
     first_word: Duration,
     boot_time: Duration,
-    agent: Arc<Mutex<UnixStream>>,
+    line: Line,
     /// What it says of itself, and of orders.
     answers: Mutex<Receiver<Frame>>,
     processes: Arc<Mutex<Processes>>,
@@ -149,12 +150,14 @@ impl Vm {
         lock(&processes).last = from.map_or(0, |image| image.about.last_process);
         let (answer, answers) = mpsc::channel();
         let agent_thread = follow_agent(hears, answer, processes.clone(), console.clone());
+        let (line, line_thread) = Line::over(agent);
         Ok(Vm {
             guest: Guest {
                 kernel: order.kernel.clone(),
                 console,
                 qemu: Mutex::new(qemu),
-                threads: Mutex::new(vec![console_thread, agent_thread]),
+                line: line.clone(),
+                threads: Mutex::new(vec![console_thread, agent_thread, line_thread]),
             },
             order: order.clone(),
             ready: from.map_or_else(nothing_said, |image| image.about.ready.clone()),
@@ -162,7 +165,7 @@ impl Vm {
             started,
             first_word: Duration::ZERO,
             boot_time: Duration::ZERO,
-            agent: Arc::new(Mutex::new(agent)),
+            line,
             answers: Mutex::new(answers),
             processes,
             qmp: Mutex::new(qmp),
@@ -213,7 +216,7 @@ impl Vm {
     /// Have the agent do this, within this time.
     fn carry_out(&self, order: &Frame, deadline: Duration) -> Result<(), BootFailure> {
         // A line that is broken has no answer either.
-        let _ = order.write(&mut *lock(&self.agent));
+        let _ = self.line.send(order);
         self.answer(deadline).map(drop)
     }
 
@@ -461,7 +464,7 @@ impl Vm {
     }
 
     pub(crate) fn send(&self, frame: &Frame) -> Result<(), Error> {
-        match frame.write(&mut *lock(&self.agent)) {
+        match self.line.send(frame) {
             Ok(()) => Ok(()),
             Err(source) if source.kind() == std::io::ErrorKind::InvalidInput => Err(Error::Io {
                 what: "a command line with its environment".into(),
@@ -471,8 +474,8 @@ impl Vm {
         }
     }
 
-    pub(crate) fn agent(&self) -> Arc<Mutex<UnixStream>> {
-        self.agent.clone()
+    pub(crate) fn line(&self) -> Line {
+        self.line.clone()
     }
 
     pub(crate) fn verdict(&self) -> Error {
@@ -522,7 +525,6 @@ fn follow_agent(
 fn nothing_said() -> Ready {
     Ready {
         release: String::new(),
-        // Nobody listens any more to one that was dropped.
         kernel_seconds: 0.0,
         ready_seconds: 0.0,
     }

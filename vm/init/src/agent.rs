@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use crate::account::Account;
 use crate::log::Log;
 
-use dmashare_vm_init::{Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WINDOW, WindowSize};
+use dmashare_vm_init::{ALL, Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WINDOW, WindowSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, wait};
@@ -35,8 +35,8 @@ struct Process {
     pidfd: OwnedFd,
     /// Its output: standard output (or its terminal), then standard error.
     out: [Option<File>; 2],
-    /// How many bytes of it the host has not taken yet.
-    unheard: usize,
+    /// How many bytes of it the host has not taken yet, where it counts them.
+    unheard: Option<usize>,
     stdin: Option<File>,
     /// Bytes that its standard input did not take yet, and whether it ends after them.
     waiting: VecDeque<u8>,
@@ -114,7 +114,7 @@ fn wait_for_work(port: &File, processes: &[Process], log: Option<&Log>) -> io::R
         sources.push(Source::Exit);
         for (stream, file) in process.out.iter().enumerate() {
             if let Some(file) = file
-                && process.unheard < WINDOW
+                && process.unheard.is_none_or(|bytes| bytes < WINDOW)
             {
                 fds.push(PollFd::new(file, PollFlags::IN));
                 sources.push(Source::Out(at, stream));
@@ -174,7 +174,11 @@ fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Re
     match frame.kind {
         Kind::Stdin if frame.payload.is_empty() => process.ends = true,
         Kind::Stdin => process.waiting.extend(&frame.payload),
-        Kind::Took => process.unheard = process.unheard.saturating_sub(frame.parse()?),
+        Kind::Took => {
+            let took = frame.parse()?;
+            let unheard = process.unheard.filter(|_| took != ALL);
+            process.unheard = unheard.map(|bytes| bytes.saturating_sub(took));
+        }
         Kind::Signal => {
             let signal: i32 = frame.parse()?;
             // SAFETY: killpg(3) touches no memory. By its number: rustix has no
@@ -277,7 +281,7 @@ impl Process {
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty())?,
             out,
-            unheard: 0,
+            unheard: Some(0),
             stdin,
             waiting: VecDeque::new(),
             ends: false,
@@ -301,7 +305,7 @@ impl Process {
             Ok(length) => {
                 let kind = [Kind::Stdout, Kind::Stderr][stream];
                 Frame::data(kind, self.id, &buffer[..length]).write(port)?;
-                self.unheard += length;
+                self.unheard = self.unheard.map(|bytes| bytes + length);
                 return Ok(length);
             }
         }
@@ -339,8 +343,12 @@ impl Process {
     /// Give its standard input what it takes, and tell the host.
     fn feed(&mut self, port: &mut File) -> io::Result<()> {
         let Some(file) = &mut self.stdin else {
+            let unwanted = !self.waiting.is_empty();
             self.waiting.clear();
-            return Ok(());
+            return match unwanted {
+                true => Frame::json(Kind::Took, self.id, &0).write(port),
+                false => Ok(()),
+            };
         };
         let mut took = None;
         if !self.waiting.is_empty() {

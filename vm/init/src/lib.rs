@@ -47,6 +47,9 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 /// up nothing else on the line.
 pub const WINDOW: usize = 256 * 1024;
 
+/// In a [`Took`](Kind::Took): what was said, and what is yet to come.
+pub const ALL: usize = usize::MAX;
+
 const HEADER: usize = 5;
 
 /// What a frame is about.
@@ -89,7 +92,8 @@ pub enum Kind {
     Done,
     /// Guest to host: its standard input took this many bytes (payload: [`usize`]
     /// as JSON), so that as many may follow; 0 where it takes no more. Host to
-    /// guest: the same of its output, both streams of it together.
+    /// guest: the same of its output, both streams of it together; [`ALL`] where
+    /// nobody counts it any more.
     Took,
 }
 

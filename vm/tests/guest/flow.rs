@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use dmashare_vm::{Event, Exit};
+
 use super::guest;
 use super::here::{cargo_vm, kill, qemu_of, said, started_with};
 use super::{runs, wait_until};
@@ -42,7 +44,7 @@ fn a_reader_that_goes_ends_a_writer_that_reads_nothing() {
 fn output_that_is_not_read_has_a_deadline() {
     // Where nobody reads it, and where somebody does all the time.
     for reads in [false, true] {
-        let mut command = cargo_vm(&["run", "--deadline", "3s", "--", "yes"]);
+        let mut command = cargo_vm(&["run", "--deadline", "12s", "--", "yes"]);
         let (child, mut stdout) = started_with(&mut command, "y");
         let began = Instant::now();
         if reads {
@@ -56,10 +58,10 @@ fn output_that_is_not_read_has_a_deadline() {
 
 #[test]
 fn what_was_said_in_time_is_read_at_leisure() {
-    let mut command = cargo_vm(&["run", "--deadline", "3s", "--", "sh", "-c"]);
+    let mut command = cargo_vm(&["run", "--deadline", "12s", "--", "sh", "-c"]);
     command.arg("echo ready; head -c 200000 /dev/zero");
     let (child, mut stdout) = started_with(&mut command, "ready");
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(15));
     let mut rest = Vec::new();
     stdout.read_to_end(&mut rest).unwrap();
     assert_eq!(rest.len(), 200_000);
@@ -72,14 +74,31 @@ fn a_signal_after_the_end_of_the_program_ends_us() {
     let folder = tempfile::tempdir().unwrap();
     let endless = format!("/dev/zero:{}", folder.path().join("zeros").display());
     let mut command = cargo_vm(&["run", "--copy-out", &endless, "--", "echo", "ready"]);
-    let (child, mut stdout) = started_with(&mut command, "ready");
+    let (mut child, _stdout) = started_with(&mut command, "ready");
     let qemu = qemu_of(&child);
-    std::thread::sleep(Duration::from_secs(2));
+    // The copying has begun, and has no end.
+    wait_until("a file is copied", || {
+        let mut files = folder.path().read_dir().unwrap().flatten();
+        files.any(|file| file.metadata().is_ok_and(|stat| stat.len() > 0))
+    });
+    assert!(child.try_wait().unwrap().is_none());
     kill("-TERM", child.id());
-    stdout.read_to_end(&mut Vec::new()).unwrap();
     let (status, text) = said(child);
     assert_eq!(status, Some(128 + 15), "{text}");
     wait_until("QEMU ends", || !runs(qemu[0]));
+}
+
+#[test]
+fn a_program_that_nobody_follows_goes_on() {
+    let vm = guest().boot().unwrap();
+    let script = "head -c 3000000 /dev/zero; echo done >/tmp/done";
+    drop(vm.command("sh").args(["-c", script]).spawn().unwrap());
+    let wait = "until [ -e /tmp/done ]; do sleep 0.1; done";
+    let process = vm.command("sh").args(["-c", wait]).spawn().unwrap();
+    // Its end is told as often as one asks.
+    for _ in 0..2 {
+        assert_eq!(process.next_event().unwrap(), Event::Exit(Exit::Code(0)));
+    }
 }
 
 #[test]
