@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dmashare_vm_init::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::Options;
@@ -19,7 +20,8 @@ use crate::{Error, Event};
 /// Doc tests are compiled one by one, which takes longer than running them.
 const DOC_TESTS: Duration = Duration::from_secs(1200);
 
-/// How long what a program left behind may hold its output open after its end.
+/// How long what a program left behind may add to its output after its end. What
+/// the program itself said is read whenever we come to it.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// A running test program; killed and reaped on drop, with what it started.
@@ -43,6 +45,8 @@ pub(crate) struct HostProcess {
 struct Pipe {
     file: File,
     event: fn(Vec<u8>) -> Event,
+    /// How much of what the program said before its end is yet to be read.
+    left: u64,
 }
 
 impl HostProcess {
@@ -89,6 +93,7 @@ impl HostProcess {
         let pipe = |fd: Option<OwnedFd>, event| Pipe {
             file: fd.expect("it is piped").into(),
             event,
+            left: 0,
         };
         let pipes = vec![
             pipe(child.stdout.take().map(OwnedFd::from), Event::Stdout),
@@ -111,17 +116,26 @@ impl HostProcess {
         loop {
             let now = Instant::now();
             let until = match &self.ended {
-                Some((exit, until)) if self.pipes.is_empty() || now >= *until => {
-                    return Ok(Event::Exit(exit.clone()));
+                Some((exit, until)) => {
+                    let all_read = self.pipes.iter().all(|pipe| pipe.left == 0);
+                    if self.pipes.is_empty() || (all_read && now >= *until) {
+                        return Ok(Event::Exit(exit.clone()));
+                    }
+                    *until
                 }
-                Some((_, until)) => *until,
-                // Though it may have more to say.
-                None if now >= self.ends_at => return Err(self.hang()),
                 None => self.ends_at,
             };
-            let next = self.step(until - now);
-            let next = next.map_err(Error::io(format!("follow {}", self.name)))?;
-            if let Some(event) = next {
+            let failed = Error::io(format!("follow {}", self.name));
+            if self.ended.is_none() && now >= until {
+                // It may have ended in time while we were stopped. If not, it may
+                // have more to say, but no more time.
+                match self.look_for_end().map_err(failed)? {
+                    true => continue,
+                    false => return Err(self.hang()),
+                }
+            }
+            let next = self.step(until.saturating_duration_since(now));
+            if let Some(event) = next.map_err(failed)? {
                 return Ok(event);
             }
         }
@@ -143,15 +157,8 @@ impl HostProcess {
             other => other?,
         };
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        if self.ended.is_none()
-            && ready.last() == Some(&true)
-            && let Some(status) = self.child.try_wait()?
-        {
-            let exit = match (status.code(), status.signal()) {
-                (Some(code), _) => Exit::Code(code),
-                (None, signal) => Exit::Signal(signal.unwrap_or_default()),
-            };
-            self.ended = Some((exit, Instant::now() + DRAIN));
+        if self.ended.is_none() && ready.last() == Some(&true) {
+            self.look_for_end()?;
         }
         let Some(at) = ready[..self.pipes.len()].iter().position(|ready| *ready) else {
             return Ok(None);
@@ -160,6 +167,7 @@ impl HostProcess {
         let mut buffer = vec![0; 8192];
         let length = pipe.file.read(&mut buffer)?;
         buffer.truncate(length);
+        pipe.left = pipe.left.saturating_sub(length as u64);
         if length == 0 {
             return Ok(None);
         }
@@ -167,6 +175,22 @@ impl HostProcess {
         // The other's turn comes first, though this one has more.
         self.pipes.push(pipe);
         Ok(Some(event))
+    }
+
+    /// Whether it has ended, which it had not when last looked.
+    fn look_for_end(&mut self) -> io::Result<bool> {
+        let Some(status) = self.child.try_wait()? else {
+            return Ok(false);
+        };
+        for pipe in &mut self.pipes {
+            pipe.left = ioctl_fionread(&pipe.file)?;
+        }
+        let exit = match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+        };
+        self.ended = Some((exit, Instant::now() + DRAIN));
+        Ok(true)
     }
 
     fn hang(&self) -> Error {
@@ -292,22 +316,53 @@ mod tests {
 
     #[test]
     fn one_that_hangs_is_killed_with_what_it_started() {
-        let mut process = sh("sleep 1000 & echo $!; wait", Duration::from_secs(1));
-        let (said, ended) = follow(&mut process);
+        let mut process = sh("sleep 1000 & echo $!; wait", LONG);
+        let Event::Stdout(pid) = process.next_event().unwrap() else {
+            panic!("it prints a number first");
+        };
+        process.ends_at = Instant::now() + Duration::from_millis(100);
+        let (_, ended) = follow(&mut process);
         assert!(matches!(ended, Err(Error::Hang { .. })), "{ended:?}");
         drop(process);
-        assert!(is_gone(said.trim()), "{said}");
+        let pid = String::from_utf8(pid).unwrap();
+        assert!(pid.trim().parse::<u32>().is_ok() && is_gone(pid.trim()));
+    }
+
+    #[test]
+    fn while_we_are_stopped_a_program_may_end_in_time() {
+        let mut process = sh("echo done; exit 3", LONG);
+        assert!(is_gone(&process.child.id().to_string()));
+        process.ends_at = Instant::now();
+        let (said, ended) = follow(&mut process);
+        assert_eq!((said.as_str(), ended.unwrap()), ("done\n", Exit::Code(3)));
+    }
+
+    #[test]
+    fn all_that_a_program_said_is_read_however_late() {
+        let said = "sleep 1000 & head -c 30000 /dev/zero; head -c 20000 /dev/zero >&2";
+        let mut process = sh(said, LONG);
+        assert!(is_gone(&process.child.id().to_string()));
+        let mut bytes = 0;
+        while let Event::Stdout(more) | Event::Stderr(more) = process.next_event().unwrap() {
+            bytes += more.len();
+            // As if this had taken us longer.
+            process.ended.as_mut().unwrap().1 = Instant::now();
+        }
+        assert_eq!(bytes, 50000);
     }
 
     #[test]
     fn a_flood_has_a_deadline_and_two_pipes() {
         let flood = "yes & echo here >&2; wait";
-        let mut process = sh(flood, Duration::from_secs(2));
+        let mut process = sh(flood, LONG);
         let mut heard = false;
         let began = Instant::now();
         let error = loop {
             match process.next_event() {
-                Ok(Event::Stderr(bytes)) => heard |= bytes == b"here\n",
+                Ok(Event::Stderr(bytes)) => {
+                    heard = bytes == b"here\n";
+                    process.ends_at = Instant::now() + Duration::from_secs(1);
+                }
                 Ok(_) => {}
                 Err(error) => break error,
             }
