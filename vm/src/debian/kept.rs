@@ -386,9 +386,11 @@ impl Kept {
             DEBS => path.is_dir() || self.debs.contains(&size.key),
             kind @ ("kernel" | "own" | "root" | "toolchain" | "tools" | "source" | "sparse") => {
                 let named = |(of, key): &(&str, String)| *of == kind && *key == size.key;
-                // Kernels have names of their own, and `kernel rm`; of the rest there
-                // is one for all that anybody ever asked for.
-                let wanted = recent || ["kernel", "own"].contains(&kind);
+                // Kernels have names of their own, and `kernel rm`; their compilers
+                // and sources, decided anew, would make others of those that are
+                // built. Of the rest there is one for all that anybody ever asked
+                // for.
+                let wanted = recent || !["root", "tools", "sparse"].contains(&kind);
                 let wanted = wanted || self.pinned.iter().any(named);
                 wanted && self.artefacts.iter().any(named) && !is_orphan(&path)
             }
@@ -510,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_was_not_used_for_long_goes_unless_it_is_pinned() {
+    fn of_what_was_not_used_for_long_kernels_with_their_own_and_pins_stay() {
         let (_folder, debian) = debian();
         make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
         plan(&debian, "kernel-7.2", &kernel_plan("14"));
@@ -520,8 +522,28 @@ mod tests {
         make(&debian, root::KIND, &root);
         let name = root::plan_name(&debian, "trixie", &["tool".to_owned()]);
         plan(&debian, &name, packages);
+        let files = digest("tool_1_amd64.deb");
+        for (kind, asked) in [
+            ("toolchain", "7.2.14-amd64_7.2.14-1"),
+            ("toolchain", "sid"),
+            ("tools", "sid"),
+        ] {
+            make(&debian, kind, &format!("{asked}-{files}"));
+            plan(&debian, &format!("{kind}-{asked}-00"), packages);
+        }
+        for kind in ["source", "sparse"] {
+            make(&debian, kind, &format!("7.2-{files}"));
+            plan(&debian, &format!("{kind}-7.2"), packages);
+        }
         assert!(stale_in(&debian, UNUSED / 2).is_empty());
-        assert_eq!(stale_in(&debian, 2 * UNUSED), [format!("root/{root}")]);
+        let mut gone = stale_in(&debian, 2 * UNUSED);
+        gone.sort();
+        let expected = [
+            format!("root/{root}"),
+            format!("sparse/7.2-{files}"),
+            format!("tools/sid-{files}"),
+        ];
+        assert_eq!(gone, expected);
 
         let sizes = debian.cache.sizes().unwrap();
         let mut kept = Kept::find(&debian, &sizes).unwrap();
