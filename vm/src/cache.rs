@@ -20,7 +20,7 @@
 
 use std::convert::identity;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -656,35 +656,69 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
 /// `failed` makes an error of what the host's file system did not allow.
 ///
 /// What is there and no regular file (`/dev/stdout`, a FIFO, a link) is written
-/// into as it is: the rename would put a file in its place.
+/// into as it is: the rename would put a file in its place. So is a file that
+/// cannot be replaced, though then it may end up half written.
 pub(crate) fn write_with<E>(
     path: &Path,
     failed: impl Fn(io::Error) -> E,
     content: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
-    if fs::symlink_metadata(path).is_ok_and(|stat| !stat.is_file()) {
-        // Only a link to nothing has something to create. The kernel can refuse to
-        // open others' FIFOs for who says that they may be created.
-        let mut file = File::options()
-            .write(true)
-            .truncate(true)
-            .create(!path.exists())
-            .open(path)
-            .map_err(failed)?;
-        return content(&mut file);
+    let there = fs::symlink_metadata(path).ok();
+    if there.as_ref().is_some_and(|stat| !stat.is_file()) {
+        return content(&mut open_there(path).map_err(failed)?);
     }
     // A name of its own: another run may be writing the same file now.
-    let mut file = tempfile::Builder::new()
+    let made = tempfile::Builder::new()
         // As any other file, and not as a secret; the umask takes its part.
         .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder_of(path))
-        .map_err(&failed)?;
+        .tempfile_in(folder_of(path));
+    let mut file = match made {
+        Err(error) if there.is_some() && is_kept_in_place(&error) => {
+            let mut file = open_there(path).map_err(&failed)?;
+            content(&mut file)?;
+            return file.sync_all().map_err(failed);
+        }
+        made => made.map_err(&failed)?,
+    };
     // The file beneath, since errors of the temporary one name its path.
     content(file.as_file_mut())?;
+    if let Some(there) = &there {
+        let same = file.as_file().set_permissions(there.permissions());
+        same.map_err(&failed)?;
+    }
     // A full disk can show as late as this.
     file.as_file().sync_all().map_err(&failed)?;
-    let kept = file.persist(path).map_err(|error| failed(error.error));
-    kept.map(drop)
+    match file.persist(path) {
+        Err(refused) if there.is_some() && is_kept_in_place(&refused.error) => {
+            copy_into(refused.file.into_file(), path).map_err(failed)
+        }
+        Err(refused) => Err(failed(refused.error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Whether the folder lets a file be written that it does not let be replaced: it
+/// is not ours to write in, or the file is a mount of its own.
+fn is_kept_in_place(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    [PermissionDenied, ReadOnlyFilesystem, ResourceBusy].contains(&error.kind())
+}
+
+/// Opens what is there, emptied.
+fn open_there(path: &Path) -> io::Result<File> {
+    // Only a link to nothing has something to create. The kernel can refuse to
+    // open others' FIFOs for who says that they may be created.
+    let mut options = File::options();
+    let options = options.write(true).truncate(true);
+    options.create(!path.exists()).open(path)
+}
+
+/// Copies all of a file into one that is there.
+fn copy_into(mut from: File, path: &Path) -> io::Result<()> {
+    from.rewind()?;
+    let mut to = open_there(path)?;
+    io::copy(&mut from, &mut to)?;
+    to.sync_all()
 }
 
 #[cfg(test)]
@@ -849,6 +883,40 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_a_folder_that_is_not_ours_is_written_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "before, and longer").unwrap();
+        let mode = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode));
+        // To root it stays open, and the file is replaced.
+        mode(0o555).unwrap();
+        let written = write(&file, b"after");
+        let made = write(&folder.path().join("new"), b"");
+        mode(0o755).unwrap();
+        written.unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), "after");
+        assert_eq!(made.is_err(), !rustix::process::geteuid().is_root());
+    }
+
+    #[test]
+    fn a_file_that_is_a_mount_is_written_into() {
+        use rustix::io::Errno;
+        for errno in [Errno::BUSY, Errno::ROFS, Errno::ACCESS, Errno::PERM] {
+            assert!(is_kept_in_place(&errno.into()), "{errno}");
+        }
+        assert!(!is_kept_in_place(&Errno::NOSPC.into()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "before, and longer").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(b"after").unwrap();
+        copy_into(from, &path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    }
+
+    #[test]
     fn a_link_to_nothing_gives_what_it_links_to() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link");
@@ -929,6 +997,10 @@ mod tests {
         write(&folder.path().join("ours"), b"text").unwrap();
         fs::write(folder.path().join("any"), b"text").unwrap();
         assert_eq!(mode("ours"), mode("any"));
+        let secret = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(folder.path().join("ours"), secret).unwrap();
+        write(&folder.path().join("ours"), b"more").unwrap();
+        assert_eq!(mode("ours") & 0o777, 0o600);
     }
 
     #[test]
