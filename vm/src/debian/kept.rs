@@ -14,6 +14,7 @@ use super::root::digest;
 use super::{Debian, Error, Kernel, Pins, kernel, own, plan, root};
 use crate::Arch;
 use crate::cache::{self, Size};
+use crate::progress::note;
 
 /// What no plan tells of (built modules, what other programs keep) is of use as
 /// long as it is used.
@@ -281,7 +282,15 @@ impl Kept {
         };
         kept.add_pinned(&debian.pins);
         for project in plan::projects(debian)? {
-            kept.add_pinned(&Pins::read(&project)?);
+            match Pins::read(&project) {
+                Ok(pins) => kept.add_pinned(&pins),
+                Err(error) => {
+                    note(&format!(
+                        "{error}; it may pin anything, so that no kernel and no root goes"
+                    ));
+                    kept.add_pinnable(sizes);
+                }
+            }
         }
         let names = plan::names(debian)?;
         // Kernels before the compilers that are for them.
@@ -314,6 +323,16 @@ impl Kept {
         for pinned in kernels.chain(roots) {
             self.artefacts.insert(pinned.clone());
             self.pinned.insert(pinned);
+        }
+    }
+
+    /// Adds all that a `vm.lock` which cannot be read may pin.
+    fn add_pinnable(&mut self, sizes: &[Size]) {
+        for kind in [kernel::KIND, root::KIND] {
+            let all = sizes.iter().filter(|size| size.kind == kind);
+            let all: Vec<_> = all.map(|size| (kind, size.key.clone())).collect();
+            self.artefacts.extend(all.iter().cloned());
+            self.pinned.extend(all);
         }
     }
 
@@ -667,8 +686,13 @@ mod tests {
         let pins = Pins::read(project.path()).unwrap();
         pins.of_project(&debian, project.path()).unwrap();
         assert!(stale_keys(&debian).is_empty());
+        // What cannot be read may pin all, for however long nobody uses it.
+        fs::write(&file, "of another version").unwrap();
+        make(&debian, root::KIND, "trixie-00");
+        make(&debian, "tools", "sid-00");
+        assert_eq!(stale_in(&debian, 2 * UNUSED), ["tools/sid-00"]);
         project.close().unwrap();
-        assert_eq!(stale_keys(&debian), [format!("kernel/{key}")]);
+        assert_eq!(stale_keys(&debian).len(), 3);
     }
 
     #[test]
