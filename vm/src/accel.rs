@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 use crate::debian::Kernel;
-use crate::error::first_line;
 use crate::qemu::{Machine, Memory, Qemu, Start};
 use crate::{Arch, Error, identity, initramfs};
 
@@ -219,11 +218,14 @@ struct Found {
 
 /// What to make of whether it came up, of what QEMU said, and of the time it took.
 fn judge(alive: bool, said: &str, took: f32) -> Found {
+    // QEMU warns of what it goes on without.
+    let said = said.lines().find(|line| !line.contains("warning:"));
+    let said = said.unwrap_or_default();
     Found {
         kvm: alive,
         // QEMU has no words for a kernel's faults, only for its own and KVM's.
         of_kernel: !alive && said.is_empty(),
-        reason: match (alive, first_line(said)) {
+        reason: match (alive, said) {
             (true, _) => format!("a guest booted with it in {took:.1} s"),
             (false, "") => format!("this kernel did not boot with it in {took:.1} s"),
             (false, said) => format!("a guest did not boot with it: {said}"),
@@ -323,6 +325,11 @@ mod tests {
         assert!(found.reason.ends_with(": Could not access KVM"));
         let found = judge(false, "", 5.0);
         assert!(!found.kvm && found.of_kernel);
+        let warning = "qemu: warning: host doesn't support requested feature";
+        let found = judge(false, warning, 5.0);
+        assert!(!found.kvm && found.of_kernel);
+        let found = judge(false, &format!("{warning}\nCould not access KVM"), 0.1);
+        assert!(!found.of_kernel && found.reason.ends_with(": Could not access KVM"));
         // A warning is no reason against what was seen.
         let found = judge(true, "warning: x", 0.4);
         assert!(found.kvm && !found.of_kernel);
