@@ -135,7 +135,11 @@ fn failed(cache: &Cache, deb: &Deb, said: String) -> Result<Error, Error> {
     let file = deb.place(cache);
     // Another run may put a good one in its place now.
     let _lock = cache.lock(DEBS)?;
-    let good = deb.is_in(&file);
+    let good = match deb.is_in(&file) {
+        // Another run found it damaged first.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other,
+    };
     let advice = match good.map_err(cache::Error::io("read", &file))? {
         true => "",
         false => {
@@ -235,5 +239,8 @@ mod tests {
         let error = unpack(&deb, "two");
         assert!(!file.exists() && error.contains("damaged"), "{error}");
         assert!(error.contains("tool_1_all.deb"), "{error}");
+        // Nor does another run's removal hide why it did not unpack.
+        let error = failed(&cache, &deb, "why".into()).unwrap().to_string();
+        assert!(error.contains("why; it is damaged"), "{error}");
     }
 }
