@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use dmashare_vm::debian::{Kernel, Root, build_module};
 use dmashare_vm::{Builder, Error, Event, Exit, Vm};
 
-use common::{PACKAGES, debian};
+use common::{PACKAGES, debian, kernel_name};
 
 fn guest() -> Builder {
-    let kernel = Kernel::prepare(debian(), "7.2").expect("a kernel");
+    let kernel = Kernel::prepare(debian(), &kernel_name()).expect("a kernel");
     let root = Root::prepare(debian(), "trixie", &PACKAGES).expect("a root");
     Builder::new(kernel, root.image)
 }
@@ -164,7 +164,7 @@ fn a_panic_is_told_from_an_oops() {
         "{panicked}"
     );
 
-    let kernel = Kernel::prepare(debian(), "7.2").unwrap();
+    let kernel = Kernel::prepare(debian(), &kernel_name()).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oops");
     let module = build_module(debian(), &kernel, &source).expect("the module builds");
     let vm = guest().share(module.parent().unwrap()).boot().unwrap();
@@ -208,7 +208,7 @@ fn what_does_not_boot_says_so() {
     let error = silent.err().expect("no guest boots in 50 ms");
     assert!(matches!(error, Error::NotBooted { .. }), "{error}");
 
-    let kernel = Kernel::prepare(debian(), "7.2").unwrap();
+    let kernel = Kernel::prepare(debian(), &kernel_name()).unwrap();
     let mut not_a_root = tempfile::NamedTempFile::new().unwrap();
     not_a_root.write_all(&[0; 1 << 20]).unwrap();
     let error = Builder::new(kernel, not_a_root.path()).boot().err();
@@ -221,7 +221,7 @@ fn what_does_not_boot_says_so() {
         .seek(SeekFrom::Start(1024))
         .unwrap();
     not_a_root.write_all(b"\xe2\xe1\xf5\xe0").unwrap();
-    let kernel = Kernel::prepare(debian(), "7.2").unwrap();
+    let kernel = Kernel::prepare(debian(), &kernel_name()).unwrap();
     let error = Builder::new(kernel, not_a_root.path()).boot().err();
     let error = error.expect("four bytes are no file system");
     assert!(matches!(error, Error::NotBooted { .. }), "{error}");

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dmashare_vm::debian::{Kernel, Root};
 use dmashare_vm::{Builder, Error, Origin, Vm};
 
-use common::{PACKAGES, debian};
+use common::{PACKAGES, debian, kernel_name};
 
 fn guest() -> Builder {
-    let kernel = Kernel::prepare(debian(), "7.2").expect("a kernel");
+    let kernel = Kernel::prepare(debian(), &kernel_name()).expect("a kernel");
     let root = Root::prepare(debian(), "trixie", &PACKAGES).expect("a root");
     // Others may boot guests at the same time.
     Builder::new(kernel, root.image).boot_deadline(Duration::from_secs(240))

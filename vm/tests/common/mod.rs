@@ -16,3 +16,8 @@ pub(crate) fn debian() -> &'static Debian {
             .expect("the host has what guests need")
     })
 }
+
+/// The kernel that guests of these tests have: 7.2, or what `VM_TEST_KERNEL` says.
+pub(crate) fn kernel_name() -> String {
+    std::env::var("VM_TEST_KERNEL").unwrap_or_else(|_| "7.2".into())
+}

@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
-use super::{children, runs, wait_until};
+use super::{children, kernel_name, runs, wait_until};
 
 pub(super) fn cargo_vm(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-vm"));
     let (verb, rest) = arguments.split_first().unwrap();
     command
-        .args([verb, "--boot-deadline", "4m"])
+        .args([verb, "--kernel", &kernel_name(), "--boot-deadline", "4m"])
         .args(rest)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
