@@ -2,15 +2,18 @@
 //!
 //! `VM_SOAK_ROUNDS=40 cargo test -p dmashare-vm --test soak -- --ignored --nocapture`
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dmashare_vm::cli::Sources;
 use dmashare_vm::debian::{Kernel, Root, build_module};
 use dmashare_vm::{Builder, Error, Exit, Origin, Output, Vm};
 use rustix::process::{Pid, Signal, kill_process};
+
+use common::{PACKAGES, debian, kernel_name};
 
 /// How many rounds, where `VM_SOAK_ROUNDS` does not say.
 const ROUNDS: usize = 200;
@@ -143,14 +146,10 @@ fn belongings() -> (usize, usize, usize) {
 #[ignore = "takes minutes"]
 fn each_guest_gets_its_own_verdict() {
     let rounds = std::env::var("VM_SOAK_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
-    let debian = Sources::default()
-        .open()
-        .expect("the host has what guests need");
-    let kernel = Kernel::prepare(&debian, "7.2").expect("a kernel");
-    let packages = ["busybox-static", "coreutils", "dash", "kmod"];
-    let root = Root::prepare(&debian, "trixie", &packages).expect("a root");
+    let kernel = Kernel::prepare(debian(), &kernel_name()).expect("a kernel");
+    let root = Root::prepare(debian(), "trixie", &PACKAGES).expect("a root");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oops");
-    let module = build_module(&debian, &kernel, &source).expect("the module builds");
+    let module = build_module(debian(), &kernel, &source).expect("the module builds");
     let builder = Builder::new(kernel, root.image)
         .memory_mib(512)
         .share(module.parent().unwrap())
