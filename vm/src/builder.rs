@@ -10,9 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::debian::{FileSystem, Index, Kernel, hex};
 use crate::error::first_line;
+use crate::fault::FAULTY;
 use crate::progress::note;
 use crate::qemu::{Machine, Memory, Share, memfd};
-use crate::snapshot::{FAULTY, Place};
+use crate::snapshot::Place;
 use crate::vm::Order;
 use crate::{Accel, Error, Origin, Vm, accel, display, identity, initramfs, qemu};
 

@@ -40,7 +40,7 @@ pub(crate) const MAKING: &str = ".making";
 /// name: they are no artefacts.
 const FILLED: [&str; 3] = ["apt", "debs", "plans"];
 /// What stat(2) counts blocks in, whatever the file system's are.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 /// Below this, a failure is put down to the full disk.
 const NEARLY_FULL: u64 = 1 << 20;
 /// What the kernel says then, ENOSPC.

@@ -12,6 +12,9 @@ pub(crate) enum Fault {
     OutOfMemory,
 }
 
+/// What is said of a kernel with any of them.
+pub(crate) const FAULTY: &str = "its kernel found a fault in itself";
+
 /// The words of `WARN` and of `die`.
 const OOPS: [&str; 8] = [
     CUT,

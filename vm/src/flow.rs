@@ -1,6 +1,6 @@
 //! How much of a program's input is on its way to it, and whether it still runs.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use dmashare_vm_init::{MAX_PAYLOAD, WINDOW};
 
@@ -27,13 +27,9 @@ impl Flow {
     /// Wait until there is room for input, and take of it what is wanted, or a part;
     /// `None` where the program takes no more.
     pub(crate) fn reserve(&self, wanted: usize) -> Option<usize> {
-        let mut state = lock(&self.state);
-        while !state.closed && state.under_way >= WINDOW {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
+        let full = |state: &mut State| !state.closed && state.under_way >= WINDOW;
+        let state = self.changed.wait_while(lock(&self.state), full);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return None;
         }

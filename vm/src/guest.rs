@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::console::Console;
-use crate::fault::Fault;
+use crate::fault::{FAULTY, Fault};
 use crate::line::Line;
 use crate::qemu::{Ended, Incoming, Qemu};
 use crate::qmp::Qmp;
@@ -120,7 +120,7 @@ impl Guest {
             BootFailure::Reported(reason) => reason,
             _ if self.console.fault() == Some(Fault::OutOfMemory) => "out of memory".into(),
             _ if self.console.fault() == Some(Fault::Panic) => "its kernel panicked".into(),
-            _ if self.console.fault().is_some() => "its kernel found a fault in itself".into(),
+            _ if self.console.fault().is_some() => FAULTY.into(),
             BootFailure::Ended => "its init ended".into(),
             BootFailure::Silent => format!(
                 "nothing within {} s; a busy host may need more (--boot-deadline)",

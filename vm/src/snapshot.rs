@@ -18,11 +18,11 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, BLOCK, Cache};
 use crate::qemu::{Memory, memfd};
 use crate::qmp::Saved;
 use crate::vm::Order;
-use crate::{Error, Vm};
+use crate::{Error, Vm, fault};
 
 /// What kind of artefact they are.
 const KIND: &str = "snapshot";
@@ -34,9 +34,6 @@ const KEEP: u64 = 4_000_000_000;
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const ABOUT: &str = "about.json";
-
-/// Why a guest is not kept that is not sound.
-pub(crate) const FAULTY: &str = "its kernel found a fault in itself";
 
 /// A guest at rest.
 #[derive(Clone)]
@@ -156,7 +153,7 @@ impl Place<'_> {
     /// it cannot be kept; it goes on in any case.
     pub(crate) fn keep(&self, vm: &Vm, memory: &File) -> Result<(), Error> {
         // Twice, for what of it is not memory.
-        let need = memory.metadata().map_or(0, |stat| stat.blocks() * 512);
+        let need = memory.metadata().map_or(0, |stat| stat.blocks() * BLOCK);
         let kept = self.cache.artefact(KIND, &self.key, need, |folder| {
             self.fill(folder, vm, memory)
         });
@@ -175,7 +172,7 @@ impl Place<'_> {
                 copy_sparse(memory, &copy)?;
                 // All that begin here would be said to have it.
                 match vm.alarmed() {
-                    true => Err(io::Error::other(FAULTY)),
+                    true => Err(io::Error::other(fault::FAULTY)),
                     false => Ok(vm.about()),
                 }
             })
@@ -244,7 +241,7 @@ fn trim(cache: &Cache, but: &str, keep: u64) {
                 .and_then(|stat| stat.modified());
             let key = folder.file_name()?.to_string_lossy().into_owned();
             // One that is being made has not said anything about itself yet.
-            Some((used.ok()?, blocks * 512, key))
+            Some((used.ok()?, blocks * BLOCK, key))
         })
         .collect();
     all.sort();

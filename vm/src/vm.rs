@@ -40,7 +40,6 @@ pub struct Vm {
     started: Instant,
     first_word: Duration,
     boot_time: Duration,
-    line: Line,
     /// What it says of itself, and of orders.
     answers: Mutex<Receiver<Frame>>,
     processes: Arc<Mutex<Processes>>,
@@ -156,7 +155,7 @@ impl Vm {
                 kernel: order.kernel.clone(),
                 console,
                 qemu: Mutex::new(qemu),
-                line: line.clone(),
+                line,
                 threads: Mutex::new(vec![console_thread, agent_thread, line_thread]),
             },
             order: order.clone(),
@@ -165,7 +164,6 @@ impl Vm {
             started,
             first_word: Duration::ZERO,
             boot_time: Duration::ZERO,
-            line,
             answers: Mutex::new(answers),
             processes,
             qmp: Mutex::new(qmp),
@@ -216,7 +214,7 @@ impl Vm {
     /// Have the agent do this, within this time.
     fn carry_out(&self, order: &Frame, deadline: Duration) -> Result<(), BootFailure> {
         // A line that is broken has no answer either.
-        let _ = self.line.send(order);
+        let _ = self.guest.line.send(order);
         self.answer(deadline).map(drop)
     }
 
@@ -464,7 +462,7 @@ impl Vm {
     }
 
     pub(crate) fn send(&self, frame: &Frame) -> Result<(), Error> {
-        match self.line.send(frame) {
+        match self.guest.line.send(frame) {
             Ok(()) => Ok(()),
             Err(source) if source.kind() == std::io::ErrorKind::InvalidInput => Err(Error::Io {
                 what: "a command line with its environment".into(),
@@ -475,7 +473,7 @@ impl Vm {
     }
 
     pub(crate) fn line(&self) -> Line {
-        self.line.clone()
+        self.guest.line.clone()
     }
 
     pub(crate) fn verdict(&self) -> Error {
