@@ -41,19 +41,28 @@
 //!   them work here.
 //! - [`share`]: passing buffers, frames and bytes in messages, to a peer who is
 //!   believed nothing. Feature `tokio` has the same for tasks.
-//! - `import`: handing a frame to EGL (feature `egl`) and to DRM/KMS (feature
-//!   `drm`). Without features the crate needs no C library but libc.
+//! - [`negotiate`]: what each taker of a buffer can take.
+//! - `import`: handing a frame to a device, one feature a device API: `drm`,
+//!   `egl`, `gbm`, `v4l2`, `vulkan`. Without features the crate needs no C
+//!   library but libc; with them it loads the library of that API at run time.
 //!
 //! Errors say which operation failed, on what, with which errno, and what to
 //! do about it.
 
-#[cfg(any(feature = "egl", feature = "drm"))]
+#[cfg(any(
+    feature = "drm",
+    feature = "egl",
+    feature = "gbm",
+    feature = "v4l2",
+    feature = "vulkan"
+))]
 pub mod import;
 
 pub mod alloc;
 pub mod buffer;
 pub mod fence;
 pub mod frame;
+pub mod negotiate;
 pub mod share;
 mod sys;
 

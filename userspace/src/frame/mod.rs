@@ -49,7 +49,7 @@ pub const INVALID: u64 = 0x00ff_ffff_ffff_ffff;
 /// assert_eq!(Fourcc::XRGB8888.to_string(), "XR24");
 /// assert_eq!(Fourcc::XRGB8888.bytes_per_pixel(), Some(4));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fourcc(pub u32);
 
 impl Fourcc {

@@ -2,8 +2,11 @@
 //!
 //! | module | device | cargo feature | C library |
 //! | --- | --- | --- | --- |
-//! | `egl` | GPU, through EGL and OpenGL ES 3 | `egl` | libEGL.so.1, loaded at run time |
 //! | `drm` | screen, through KMS | `drm` | none |
+//! | `egl` | GPU, through EGL and OpenGL ES 3 | `egl` | libEGL.so.1, loaded at run time |
+//! | `gbm` | GPU and screen, through GBM | `gbm` | libgbm.so.1, loaded at run time |
+//! | `v4l2` | camera, and other video devices | `v4l2` | none |
+//! | `vulkan` | GPU, through Vulkan | `vulkan` | libvulkan.so.1, loaded at run time |
 //!
 //! An importer takes a [`Frame`] and the dma-bufs that it lies in, borrowed: it
 //! keeps its own reference in the kernel or the driver, so these can be dropped
@@ -25,6 +28,12 @@ use crate::share::{Frame, FrameError};
 pub mod drm;
 #[cfg(feature = "egl")]
 pub mod egl;
+#[cfg(feature = "gbm")]
+pub mod gbm;
+#[cfg(feature = "v4l2")]
+pub mod v4l2;
+#[cfg(feature = "vulkan")]
+pub mod vulkan;
 
 /// Why a frame and its handles cannot be handed to any device.
 ///
@@ -68,17 +77,22 @@ fn check<'b>(
     };
     let handles = buffers()
         .enumerate()
-        .map(|(index, buffer)| match buffer.kind() {
-            Kind::DmaBuf => Ok(buffer.fd()?),
-            _ => Err(HandleError::NotADmaBuf {
-                index,
-                name: buffer.name(),
-            }),
-        });
+        .map(|(index, buffer)| dma_buf(index, buffer));
     let handles = handles.collect::<Result<Vec<_>, _>>()?;
     let sizes: Vec<u64> = buffers().map(Buffer::size).collect();
     frame.check(&sizes)?;
     Ok(handles)
+}
+
+/// The handle of this buffer, the frame's `index`th, if it is a dma-buf.
+fn dma_buf(index: usize, buffer: &Buffer) -> Result<BorrowedFd<'_>, HandleError> {
+    match buffer.kind() {
+        Kind::DmaBuf => Ok(buffer.fd()?),
+        _ => Err(HandleError::NotADmaBuf {
+            index,
+            name: buffer.name(),
+        }),
+    }
 }
 
 /// A frame in words, for errors.

@@ -1,0 +1,1 @@
+//! Buffers of a GPU or a display, through GBM.

@@ -1,0 +1,1 @@
+//! Frames of cameras and other video devices, through V4L2.

@@ -1,0 +1,1 @@
+//! Frames as images of a GPU, through Vulkan.
