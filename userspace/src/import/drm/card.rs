@@ -11,6 +11,7 @@ use drm::Device as _;
 use drm::control::{Device as _, connector};
 
 use super::error::MODE_GETRESOURCES;
+use super::gem::Counts;
 use super::scanout::Shown;
 use super::{DrmError, Mode};
 
@@ -36,8 +37,8 @@ pub(super) struct Inner {
     file: File,
     path: PathBuf,
     driver: String,
-    /// Held while GEM handles are open: see `framebuffer.rs`.
-    pub(super) handles: Mutex<()>,
+    /// Who holds which GEM handle: see `gem.rs`.
+    pub(super) handles: Mutex<Counts>,
     /// What is shown, the latest last: see `scanout.rs`.
     pub(super) shown: Mutex<Vec<Shown>>,
 }
@@ -118,7 +119,7 @@ impl Card {
             file,
             path: path.to_owned(),
             driver: String::new(),
-            handles: Mutex::new(()),
+            handles: Mutex::default(),
             shown: Mutex::default(),
         };
         let version = inner.get_driver().map_err(inner.failed("VERSION"))?;

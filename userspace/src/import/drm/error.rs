@@ -138,6 +138,9 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
              (of QEMU's displays bochs does from Linux 7 on, cirrus always, \
              virtio-gpu without blob and qxl never)"
         }
+        (PRIME_HANDLE_TO_FD, Some(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP)) => {
+            "; this driver does not export"
+        }
         (MODE_GETRESOURCES | MODE_ADDFB2, Some(Errno::NOTSUP | Errno::NOSYS)) => {
             "; this card has no screens"
         }
@@ -157,6 +160,7 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
 }
 
 pub(super) const PRIME_FD_TO_HANDLE: &str = "PRIME_FD_TO_HANDLE";
+pub(super) const PRIME_HANDLE_TO_FD: &str = "PRIME_HANDLE_TO_FD";
 pub(super) const MODE_ADDFB2: &str = "MODE_ADDFB2";
 pub(super) const MODE_GETRESOURCES: &str = "MODE_GETRESOURCES";
 pub(super) const MODE_GETCRTC: &str = "MODE_GETCRTC";

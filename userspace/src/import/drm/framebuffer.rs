@@ -1,17 +1,12 @@
 //! A frame as a framebuffer object of a card.
 //!
-//! The kernel gives one GEM handle for one dma-buf and open card, however often
-//! it is imported, and one GEM_CLOSE closes it for all. So no handle outlives
-//! the import here: the framebuffer holds the memory by itself, and a lock
-//! keeps two imports from closing each other's handles. There is nothing left
-//! to count.
+//! The framebuffer holds the memory by itself: no GEM handle outlives the
+//! import.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use drm::Device as _;
 use drm::DriverCapability;
@@ -19,7 +14,7 @@ use drm::buffer::{DrmFourcc, DrmModifier, Handle, PlanarBuffer};
 use drm::control::{Device as _, FbCmd2Flags, framebuffer};
 
 use super::card::Inner;
-use super::error::PRIME_FD_TO_HANDLE;
+use super::gem::GemHandle;
 use super::{Card, DrmError};
 use crate::buffer::Buffer;
 use crate::import::{self, words};
@@ -91,7 +86,7 @@ impl Card {
             frame,
             format,
             modifier,
-            handles: opened.of_planes(frame),
+            handles: opened.of_planes(),
         };
         let raw = card.add_planar_framebuffer(&layout, flags);
         let raw = raw.map_err(|source| DrmError::Refused {
@@ -143,66 +138,23 @@ impl Drop for Object {
     }
 }
 
-/// The GEM handles of a frame's buffers, all closed on drop, each once.
-struct GemHandles<'card> {
-    card: &'card Inner,
-    /// By the number of the buffer; two buffers can be one dma-buf, and then
-    /// they have one handle.
-    of_buffer: HashMap<u8, Handle>,
-    _alone: MutexGuard<'card, ()>,
-}
+/// The GEM handles of a frame's planes.
+struct GemHandles(Vec<GemHandle>);
 
-impl<'card> GemHandles<'card> {
+impl GemHandles {
     fn open(
-        card: &'card Inner,
+        card: &Arc<Inner>,
         frame: &Frame,
         handles: &[BorrowedFd<'_>],
-    ) -> Result<GemHandles<'card>, DrmError> {
-        // The lock guards no data that a panic could leave half-changed.
-        let alone = card.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut opened = GemHandles {
-            card,
-            of_buffer: HashMap::new(),
-            _alone: alone,
-        };
-        for plane in &frame.planes {
-            if let Entry::Vacant(place) = opened.of_buffer.entry(plane.buffer) {
-                let handle = card
-                    .prime_fd_to_buffer(handles[usize::from(plane.buffer)])
-                    .map_err(card.failed(PRIME_FD_TO_HANDLE))?;
-                place.insert(handle);
-            }
-        }
-        Ok(opened)
+    ) -> Result<GemHandles, DrmError> {
+        let planes = frame.planes.iter();
+        let opened = planes.map(|plane| GemHandle::open(card, handles[usize::from(plane.buffer)]));
+        opened.collect::<Result<_, _>>().map(GemHandles)
     }
 
-    fn of_planes(&self, frame: &Frame) -> [Option<Handle>; 4] {
-        let of_plane = |plane: usize| {
-            let plane = frame.planes.get(plane)?;
-            self.of_buffer.get(&plane.buffer).copied()
-        };
-        [of_plane(0), of_plane(1), of_plane(2), of_plane(3)]
+    fn of_planes(&self) -> [Option<Handle>; 4] {
+        std::array::from_fn(|plane| self.0.get(plane).map(GemHandle::raw))
     }
-}
-
-impl Drop for GemHandles<'_> {
-    fn drop(&mut self) {
-        for handle in distinct(self.of_buffer.values().copied()) {
-            // It fails only for a handle that is not open.
-            let _ = self.card.close_buffer(handle);
-        }
-    }
-}
-
-/// Each handle once: closing it a second time could close another's.
-fn distinct(handles: impl Iterator<Item = Handle>) -> Vec<Handle> {
-    let mut distinct = Vec::new();
-    for handle in handles {
-        if !distinct.contains(&handle) {
-            distinct.push(handle);
-        }
-    }
-    distinct
 }
 
 /// A frame in the terms of the drm crate.
@@ -252,12 +204,6 @@ mod tests {
 
     fn handle(number: u32) -> Handle {
         drm::control::from_u32(number).unwrap()
-    }
-
-    #[test]
-    fn one_dma_buf_under_two_numbers_is_closed_once() {
-        let handles = [handle(1), handle(2), handle(1)];
-        assert_eq!(distinct(handles.into_iter()), [handle(1), handle(2)]);
     }
 
     #[test]

@@ -40,11 +40,13 @@
 mod card;
 mod error;
 mod framebuffer;
+mod gem;
 mod mode;
 mod scanout;
 
 pub use card::{Card, Screen};
 pub use error::DrmError;
 pub use framebuffer::Framebuffer;
+pub use gem::GemHandle;
 pub use mode::Mode;
 pub use scanout::Scanout;
