@@ -23,13 +23,13 @@ const BOCHS_EXPORTS: (u32, u32) = (6, 12);
 
 /// The cards that have a screen.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Driver {
+pub(crate) enum Driver {
     Bochs,
     Cirrus,
 }
 
 impl Driver {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Driver::Bochs => "bochs",
             Driver::Cirrus => "cirrus",
@@ -44,9 +44,14 @@ impl Driver {
         }
     }
 
+    /// Whether others have its dumb buffers.
+    pub(crate) fn exports(self) -> bool {
+        self == Driver::Cirrus || kernel_version() >= BOCHS_EXPORTS
+    }
+
     /// Whether it takes what this way makes, on this kernel. Its own it always
     /// takes back.
-    fn imports(self, way: Way) -> bool {
+    pub(crate) fn imports(self, way: Way) -> bool {
         match self {
             _ if kernel_version() >= BOCHS_IMPORTS => true,
             Driver::Bochs => way == Way::Dumb && kernel_version() >= BOCHS_EXPORTS,
@@ -87,7 +92,7 @@ fn trials_on(driver: Driver, way: &Arc<dyn Allocate>) -> Vec<Trial> {
 }
 
 /// The screen's card, and a frame of the size it likes.
-fn card(driver: Driver) -> Result<(Card, Frame), String> {
+pub(crate) fn card(driver: Driver) -> Result<(Card, Frame), String> {
     let mut found = Err("it has no name".to_owned());
     for name in driver.names() {
         found = found.or_else(|_| Card::find(name).map_err(text));
@@ -102,7 +107,7 @@ fn card(driver: Driver) -> Result<(Card, Frame), String> {
     Ok((card, frame))
 }
 
-fn buffer(way: &dyn Allocate, frame: &Frame) -> Result<Buffer, String> {
+pub(crate) fn buffer(way: &dyn Allocate, frame: &Frame) -> Result<Buffer, String> {
     let size = frame.size_of_buffer(0).map_err(text)?;
     let request = Request::new(size).named("kms test").for_device();
     way.allocate(&request).map_err(text)

@@ -8,6 +8,8 @@ mod crtc;
 mod demo;
 mod egl;
 mod fence;
+mod flip;
+mod gem;
 mod kms;
 mod memory;
 mod sealed;
@@ -47,6 +49,8 @@ fn trials() -> Vec<Trial> {
     trials.extend(ways::trials(with_devices));
     trials.extend(egl::trials());
     trials.extend(fence::trials());
+    trials.extend(flip::trials());
+    trials.extend(gem::trials());
     trials.extend(memory::trials());
     trials.extend(sealed::trials());
     trials.extend(vivid::trials());

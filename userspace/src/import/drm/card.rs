@@ -1,14 +1,14 @@
 //! An open card, and the screens it has.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use drm::Device as _;
 use drm::control::{Device as _, connector};
+use drm::{ClientCapability, Device as _};
 
 use super::error::MODE_GETRESOURCES;
 use super::gem::Counts;
@@ -34,9 +34,10 @@ pub struct Card(pub(super) Arc<Inner>);
 
 /// What framebuffers and scan-outs hold on to.
 pub(super) struct Inner {
-    file: File,
+    file: OwnedFd,
     path: PathBuf,
     driver: String,
+    atomic: bool,
     /// Who holds which GEM handle: see `gem.rs`.
     pub(super) handles: Mutex<Counts>,
     /// What is shown, the latest last: see `scanout.rs`.
@@ -79,21 +80,26 @@ impl Card {
     /// # Ok::<(), dmashare::import::drm::DrmError>(())
     /// ```
     pub fn nodes() -> Result<Vec<PathBuf>, DrmError> {
-        let failed = |source| DrmError::Open {
-            path: DIRECTORY.into(),
-            source,
-        };
-        let mut nodes = Vec::new();
-        for entry in fs::read_dir(DIRECTORY).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("card"));
-            if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
-                nodes.push((number, entry.path()));
-            }
-        }
-        nodes.sort();
-        Ok(nodes.into_iter().map(|(_, path)| path).collect())
+        nodes("card")
+    }
+
+    /// The render nodes that are there, in order: of GPUs, for those who may
+    /// not set modes. [`open`](Card::open) takes them as well, for
+    /// [handles](Card::open_handle); they have no screens.
+    ///
+    /// # Errors
+    /// Those of [`nodes`](Card::nodes).
+    ///
+    /// ```no_run
+    /// // Not run: needs a DRM device.
+    /// # use dmashare::import::drm::Card;
+    /// for node in Card::render_nodes()? {
+    ///     println!("{}", Card::open(&node)?); // /dev/dri/renderD128 (vgem)
+    /// }
+    /// # Ok::<(), dmashare::import::drm::DrmError>(())
+    /// ```
+    pub fn render_nodes() -> Result<Vec<PathBuf>, DrmError> {
+        nodes("renderD")
     }
 
     /// Opens a card by its node.
@@ -115,15 +121,44 @@ impl Card {
             path: path.to_owned(),
             source,
         })?;
+        Card::new(file.into(), path.to_owned())
+    }
+
+    /// A card that someone else opened, as a session's daemon does for a
+    /// compositor, which may then be DRM master without being root.
+    ///
+    /// # Errors
+    /// [`DrmError::Ioctl`] where it is no DRM device.
+    ///
+    /// ```
+    /// use dmashare::import::drm::{Card, DrmError};
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let error = Card::from_fd(file.into()).unwrap_err();
+    /// assert!(error.to_string().starts_with("/dev/null: VERSION failed"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn from_fd(fd: OwnedFd) -> Result<Card, DrmError> {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = fs::read_link(&link).unwrap_or(link.into());
+        Card::new(fd, path)
+    }
+
+    fn new(file: OwnedFd, path: PathBuf) -> Result<Card, DrmError> {
         let mut inner = Inner {
             file,
-            path: path.to_owned(),
+            path,
             driver: String::new(),
+            atomic: false,
             handles: Mutex::default(),
             shown: Mutex::default(),
         };
         let version = inner.get_driver().map_err(inner.failed("VERSION"))?;
         inner.driver = version.name().to_string_lossy().into_owned();
+        // For the kernel to tell of primary planes, and of properties of atomic
+        // modesetting; refused where there is no screen, or none of that.
+        let _ = inner.set_client_capability(ClientCapability::UniversalPlanes, true);
+        let atomic = inner.set_client_capability(ClientCapability::Atomic, true);
+        inner.atomic = atomic.is_ok();
         Ok(Card(Arc::new(inner)))
     }
 
@@ -198,9 +233,33 @@ impl Card {
     }
 }
 
+/// The nodes under /dev/dri that are called so, with a number.
+fn nodes(kind: &str) -> Result<Vec<PathBuf>, DrmError> {
+    let failed = |source| DrmError::Open {
+        path: DIRECTORY.into(),
+        source,
+    };
+    let mut nodes = Vec::new();
+    for entry in fs::read_dir(DIRECTORY).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(kind));
+        if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
+            nodes.push((number, entry.path()));
+        }
+    }
+    nodes.sort();
+    Ok(nodes.into_iter().map(|(_, path)| path).collect())
+}
+
 impl Inner {
     pub(super) fn driver(&self) -> &str {
         &self.driver
+    }
+
+    /// Whether the driver has atomic modesetting, and offers it.
+    pub(super) fn is_atomic(&self) -> bool {
+        self.atomic
     }
 
     pub(super) fn connectors(&self) -> Result<Vec<connector::Info>, DrmError> {

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::Mode;
+use crate::fence::FenceError;
 use crate::import::HandleError;
 
 /// Why a card could not be opened, or could not take or show a frame.
@@ -57,10 +59,7 @@ pub enum DrmError {
         reason: &'static str,
     },
     /// ADDFB2 did not take the frame.
-    #[error(
-        "{card} does not take {frame}: MODE_ADDFB2 failed: {source}{}",
-        advice(MODE_ADDFB2, source)
-    )]
+    #[error("{card} does not take {frame}: MODE_ADDFB2 failed: {source}; {suspect}")]
     Refused {
         /// The card.
         card: String,
@@ -68,6 +67,8 @@ pub enum DrmError {
         frame: String,
         /// What the kernel said.
         source: io::Error,
+        /// Which of them it was, as far as the card tells.
+        suspect: String,
     },
     /// The framebuffer was imported into another open card.
     #[error("{card}: the framebuffer is of another card; import the frame into this one")]
@@ -99,8 +100,8 @@ pub enum DrmError {
     },
     /// No connected screen has a mode of the frame's size.
     #[error(
-        "{card}: no screen shows {}x{} pixels; {screen} has {}; share a frame of such a size",
-        size.0, size.1,
+        "{card}: no screen shows {}x{} pixels{}; {screen} has {}; share a frame of such a size",
+        size.0, size.1, refresh.map(|rate| format!(" at {rate} Hz")).unwrap_or_default(),
         modes.iter().map(Mode::to_string).collect::<Vec<_>>().join(", ")
     )]
     NoMode {
@@ -108,10 +109,90 @@ pub enum DrmError {
         card: String,
         /// Width and height of the frame in pixels.
         size: (u32, u32),
+        /// The rate asked for, in frames a second.
+        refresh: Option<u32>,
         /// The first connected screen.
         screen: String,
         /// The modes that it has.
         modes: Vec<Mode>,
+    },
+    /// No connector has this name.
+    #[error("{card} has no screen {wanted}; it has {}", found.join(", "))]
+    NoSuchScreen {
+        /// The card.
+        card: String,
+        /// The name asked for.
+        wanted: String,
+        /// The names that there are, such as `Virtual-1`.
+        found: Vec<String>,
+    },
+    /// A flip takes a frame of the size that is shown.
+    #[error(
+        "{card}: {screen} shows {}x{} pixels, the frame has {}x{}; show it with Card::show, \
+         or draw it in the size that is shown",
+        shown.0, shown.1, size.0, size.1
+    )]
+    FlipSize {
+        /// The card.
+        card: String,
+        /// The screen.
+        screen: String,
+        /// Width and height that it shows, in pixels.
+        shown: (u32, u32),
+        /// Width and height of the frame in pixels.
+        size: (u32, u32),
+    },
+    /// Atomic modesetting was asked for.
+    #[error("{card}: its driver has no atomic modesetting; show the frame with Method::Legacy")]
+    NotAtomic {
+        /// The card.
+        card: String,
+    },
+    /// No primary plane is free for the CRTC.
+    #[error("{card}: no primary plane is free for the screen; turn another screen off")]
+    NoPlane {
+        /// The card.
+        card: String,
+    },
+    /// An object lacks a property that every driver is to have.
+    #[error("{card}: {object} has no property {property}; use Method::Legacy")]
+    NoProperty {
+        /// The card.
+        card: String,
+        /// The object.
+        object: String,
+        /// The property.
+        property: &'static str,
+    },
+    /// The formats of a plane cannot be read.
+    #[error(
+        "{card}: IN_FORMATS of plane {plane} cannot be read: {problem}; report it to the driver"
+    )]
+    InFormats {
+        /// The card.
+        card: String,
+        /// The object ID of the plane.
+        plane: u32,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The fence that a frame was to wait for, or the one of a flip.
+    #[error("{card}: {source}")]
+    Fence {
+        /// The card.
+        card: String,
+        /// Why.
+        source: FenceError,
+    },
+    /// The driver took a flip and has not done it.
+    #[error("{card}: {screen} has not flipped within {} ms; is the screen still on?", .within.as_millis())]
+    Stuck {
+        /// The card.
+        card: String,
+        /// The screen.
+        screen: String,
+        /// How long it was waited for.
+        within: Duration,
     },
     /// All CRTCs that can drive the screen are driving others.
     #[error("{card}: no CRTC is free for {screen}; turn another screen off")]
@@ -141,14 +222,12 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
         (PRIME_HANDLE_TO_FD, Some(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP)) => {
             "; this driver does not export"
         }
-        (MODE_GETRESOURCES | MODE_ADDFB2, Some(Errno::NOTSUP | Errno::NOSYS)) => {
-            "; this card has no screens"
+        (MODE_GETRESOURCES, Some(Errno::NOTSUP | Errno::NOSYS)) => "; this card has no screens",
+        (MODE_PAGE_FLIP | MODE_ATOMIC, Some(Errno::BUSY)) => "; another program flips this screen",
+        (MODE_PAGE_FLIP, Some(Errno::INVAL)) => {
+            "; a flip cannot change the format, nor turn a screen on"
         }
-        (MODE_ADDFB2, Some(Errno::INVAL)) => {
-            "; it does not take this layout: linear XR24 with a stride that is \
-             a multiple of 64 suits most drivers"
-        }
-        (MODE_SETCRTC, Some(Errno::INVAL | Errno::NOSPC | Errno::RANGE)) => {
+        (MODE_SETCRTC | MODE_ATOMIC, Some(Errno::INVAL | Errno::NOSPC | Errno::RANGE)) => {
             "; it cannot show this size or format, or has no memory for it: try a smaller frame, or XR24"
         }
         (_, Some(Errno::ACCESS | Errno::PERM)) => {
@@ -161,10 +240,11 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
 
 pub(super) const PRIME_FD_TO_HANDLE: &str = "PRIME_FD_TO_HANDLE";
 pub(super) const PRIME_HANDLE_TO_FD: &str = "PRIME_HANDLE_TO_FD";
-pub(super) const MODE_ADDFB2: &str = "MODE_ADDFB2";
 pub(super) const MODE_GETRESOURCES: &str = "MODE_GETRESOURCES";
 pub(super) const MODE_GETCRTC: &str = "MODE_GETCRTC";
 pub(super) const MODE_SETCRTC: &str = "MODE_SETCRTC";
+pub(super) const MODE_PAGE_FLIP: &str = "MODE_PAGE_FLIP";
+pub(super) const MODE_ATOMIC: &str = "MODE_ATOMIC";
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ use super::gem::GemHandle;
 use super::{Card, DrmError};
 use crate::buffer::Buffer;
 use crate::import::{self, words};
+use crate::negotiate;
 use crate::share::{Frame, INVALID, LINEAR};
 
 /// A frame that a card can show; made by [`Card::import`], removed on drop.
@@ -72,6 +73,9 @@ impl Card {
         if !modifiers && ![LINEAR, INVALID].contains(&frame.modifier) {
             return Err(inexpressible("this driver takes linear frames only"));
         }
+        if ![LINEAR, INVALID].contains(&frame.modifier) && !self.some_plane_takes(frame)? {
+            return Err(inexpressible("no plane of it takes this modifier"));
+        }
         let modifier = match modifiers && frame.modifier != INVALID {
             true => Some(DrmModifier::from(frame.modifier)),
             false => None,
@@ -92,6 +96,7 @@ impl Card {
         let raw = raw.map_err(|source| DrmError::Refused {
             card: card.to_string(),
             frame: words(frame),
+            suspect: self.suspect(frame, &source),
             source,
         })?;
         Ok(Framebuffer(Arc::new(Object {
@@ -100,6 +105,19 @@ impl Card {
             size: (frame.width, frame.height),
             bytes: u64::from(frame.planes[0].stride) * u64::from(frame.height),
         })))
+    }
+}
+
+impl Card {
+    /// Asked here, since an old kernel does not: cirrus on 6.1 takes a tiled
+    /// frame and shows it as if it were linear.
+    fn some_plane_takes(&self, frame: &Frame) -> Result<bool, DrmError> {
+        let layout = negotiate::Layout {
+            fourcc: frame.fourcc,
+            modifier: frame.modifier,
+        };
+        let planes = self.planes()?;
+        Ok(planes.iter().any(|plane| plane.layouts.contains(&layout)))
     }
 }
 

@@ -4,6 +4,12 @@
 //! [`Framebuffer`] of the dma-bufs of a frame, and [`Card::show`] has a screen
 //! scan it out for as long as the [`Scanout`] lives.
 //!
+//! The next frame is a [`Scanout::flip`], which can wait for a fence, and gives
+//! one that tells when the frame before is free. What a card takes, its planes
+//! tell: [`Card::planes`], and for negotiation [`Card::takers`].
+//! [`Card::open_handle`] gives a GEM handle for ioctls of a driver, and counts
+//! who holds it.
+//!
 //! # Which drivers import
 //! Whether a driver takes a dma-buf of another device is found out by trying:
 //! DRM_CAP_PRIME says yes for drivers that never do. Of QEMU's displays,
@@ -18,8 +24,11 @@
 //! shown, and again at every [`Scanout::flush`].
 //!
 //! # Sources
-//! drm-kms(7), drm-memory(7), `drm/drm_mode.h`; for the copies the kernel's
+//! drm-kms(7), drm-memory(7), `drm/drm_mode.h`, and the kernel's
+//! [Explicit Fencing Properties][fences]; for the copies the kernel's
 //! `drivers/gpu/drm/tiny/bochs.c` and `drm_gem_atomic_helper.c`.
+//!
+//! [fences]: https://docs.kernel.org/gpu/drm-kms.html#explicit-fencing-properties
 //!
 //! ```no_run
 //! // Not run: needs a screen and a dma-buf.
@@ -37,16 +46,25 @@
 //! }
 //! ```
 
+mod atomic;
 mod card;
 mod error;
+mod flip;
 mod framebuffer;
 mod gem;
+mod in_formats;
 mod mode;
+mod plane;
+mod property;
 mod scanout;
+mod suspect;
+mod taker;
 
 pub use card::{Card, Screen};
 pub use error::DrmError;
+pub use flip::Flip;
 pub use framebuffer::Framebuffer;
 pub use gem::GemHandle;
 pub use mode::Mode;
-pub use scanout::Scanout;
+pub use plane::{PlaneKind, ScanoutPlane};
+pub use scanout::{Method, Scanout, Show};

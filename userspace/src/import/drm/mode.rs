@@ -38,23 +38,35 @@ impl From<&Timings> for Mode {
     }
 }
 
-/// The first of these modes that has exactly this size: a screen lists the
-/// one it likes best first.
-pub(super) fn of_size(modes: &[Timings], size: (u32, u32)) -> Option<Timings> {
-    let is_it = |mode: &&Timings| (u32::from(mode.size().0), u32::from(mode.size().1)) == size;
+/// The first of these modes that has exactly this size, and this rate if one
+/// is given: a screen lists the one it likes best first.
+pub(super) fn of_size(
+    modes: &[Timings],
+    size: (u32, u32),
+    refresh: Option<u32>,
+) -> Option<Timings> {
+    let is_it = |mode: &&Timings| {
+        let (width, height) = mode.size();
+        (u32::from(width), u32::from(height)) == size
+            && refresh.is_none_or(|refresh| refresh == mode.vrefresh())
+    };
     modes.iter().find(is_it).copied()
 }
 
 /// A mode of this size with made-up timings, for a screen that has no timing:
-/// 60 Hz, and short blanking in the manner of CVT's reduced one.
+/// 60 Hz if nothing else is asked, and short blanking in the manner of CVT's
+/// reduced one.
 ///
-/// `None` where the size does not fit a mode (`drm_mode_modeinfo` has 16 bits).
-pub(super) fn made_up((width, height): (u32, u32)) -> Option<Timings> {
+/// `None` where they do not fit a mode (`drm_mode_modeinfo` has 16 bits for the
+/// size).
+pub(super) fn made_up((width, height): (u32, u32), refresh: Option<u32>) -> Option<Timings> {
+    let refresh = refresh.unwrap_or(60);
     let across = |pixels: u32| u16::try_from(width.checked_add(pixels)?).ok();
     let down = |rows: u32| u16::try_from(height.checked_add(rows)?).ok();
     let (htotal, vtotal) = (across(160)?, down(40)?);
     Some(Timings::from(drm_ffi::drm_mode_modeinfo {
-        clock: u32::try_from(u64::from(htotal) * u64::from(vtotal) * 60 / 1000).ok()?,
+        clock: u32::try_from(u64::from(htotal) * u64::from(vtotal) * u64::from(refresh) / 1000)
+            .ok()?,
         hdisplay: across(0)?,
         hsync_start: across(48)?,
         hsync_end: across(80)?,
@@ -63,7 +75,7 @@ pub(super) fn made_up((width, height): (u32, u32)) -> Option<Timings> {
         vsync_start: down(3)?,
         vsync_end: down(9)?,
         vtotal,
-        vrefresh: 60,
+        vrefresh: refresh,
         type_: drm_ffi::DRM_MODE_TYPE_USERDEF,
         ..Default::default()
     }))
@@ -75,14 +87,16 @@ mod tests {
 
     #[test]
     fn only_the_exact_size_will_do() {
-        let modes = [(640, 480), (800, 600)].map(|size| made_up(size).unwrap());
-        assert_eq!(of_size(&modes, (800, 600)), Some(modes[1]));
-        assert_eq!(of_size(&modes, (800, 599)), None);
+        let modes = [(640, 480), (800, 600)].map(|size| made_up(size, None).unwrap());
+        assert_eq!(of_size(&modes, (800, 600), None), Some(modes[1]));
+        assert_eq!(of_size(&modes, (800, 600), Some(60)), Some(modes[1]));
+        assert_eq!(of_size(&modes, (800, 600), Some(50)), None);
+        assert_eq!(of_size(&modes, (800, 599), None), None);
     }
 
     #[test]
     fn made_up_timings_are_in_order() {
-        let mode = made_up((1000, 750)).unwrap();
+        let mode = made_up((1000, 750), None).unwrap();
         assert_eq!(Mode::from(&mode).to_string(), "1000x750@60");
         let (start, end, total) = mode.hsync();
         assert!(1000 < start && start < end && end < total);
@@ -95,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_size_beyond_16_bits_has_no_mode() {
-        assert_eq!(made_up((65_500, 10)), None);
-        assert_eq!(made_up((u32::MAX, 10)), None);
+        assert_eq!(made_up((65_500, 10), None), None);
+        assert_eq!(made_up((u32::MAX, 10), None), None);
     }
 }

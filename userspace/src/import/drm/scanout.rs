@@ -10,10 +10,62 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use drm::control::{ClipRect, Device as _, Mode as Timings, connector, crtc};
 
+use super::atomic::Pipe;
 use super::card::Inner;
 use super::error::{MODE_GETCRTC, MODE_GETRESOURCES, MODE_SETCRTC};
 use super::framebuffer::Object;
 use super::{Card, DrmError, Framebuffer, Mode, Screen, mode};
+use crate::fence::Fence;
+
+/// By which of the kernel's two interfaces frames are brought to the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Method {
+    /// MODE_ATOMIC: flips take a fence to wait for, and give one.
+    Atomic,
+    /// MODE_SETCRTC and MODE_PAGE_FLIP: the process does the waiting.
+    Legacy,
+}
+
+/// Where and how to show a frame; what is not said, [`Card::show_as`] picks.
+///
+/// ```
+/// use dmashare::import::drm::{Method, Show};
+/// let show = Show::new().on("HDMI-A-1").at(60).by(Method::Legacy);
+/// assert_ne!(show, Show::new());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Show {
+    screen: Option<String>,
+    refresh: Option<u32>,
+    method: Option<Method>,
+}
+
+impl Show {
+    /// On the first screen that has a mode of the frame's size, in the mode it
+    /// likes best, atomically where the driver can.
+    pub fn new() -> Show {
+        Show::default()
+    }
+
+    /// On the connector of this name, such as `HDMI-A-1`.
+    pub fn on(mut self, screen: impl Into<String>) -> Show {
+        self.screen = Some(screen.into());
+        self
+    }
+
+    /// In a mode with so many frames a second, rounded.
+    pub fn at(mut self, refresh: u32) -> Show {
+        self.refresh = Some(refresh);
+        self
+    }
+
+    /// By this interface, or not at all.
+    pub fn by(mut self, method: Method) -> Show {
+        self.method = Some(method);
+        self
+    }
+}
 
 /// A framebuffer being shown; made by [`Card::show`].
 ///
@@ -37,11 +89,17 @@ use super::{Card, DrmError, Framebuffer, Mode, Screen, mode};
 pub struct Scanout {
     // Alive as long as the screen shows it: removing a framebuffer that is
     // shown turns the screen off.
-    framebuffer: Arc<Object>,
+    pub(super) framebuffer: Arc<Object>,
     screen: String,
     mode: Mode,
     connector: connector::Handle,
-    crtc: crtc::Handle,
+    pub(super) crtc: crtc::Handle,
+    /// Of atomic commits; `None` for the legacy interface.
+    pub(super) pipe: Option<Pipe>,
+    /// Of the last flip, until it is done.
+    pub(super) pending: Option<Arc<Fence>>,
+    /// What is known to fit into the display's memory, in bytes.
+    pub(super) room: u64,
     /// Of its [`Shown`].
     number: u64,
 }
@@ -76,26 +134,67 @@ impl Card {
     /// # Ok(()) }
     /// ```
     pub fn show(&self, framebuffer: &Framebuffer) -> Result<Scanout, DrmError> {
+        self.show_as(framebuffer, &Show::new())
+    }
+
+    /// Shows a framebuffer on the screen, in the mode and by the method asked
+    /// for, and returns when it is on.
+    ///
+    /// # Errors
+    /// Those of [`show`](Card::show), [`DrmError::NoSuchScreen`], and
+    /// [`DrmError::NotAtomic`].
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen and an imported dma-buf.
+    /// # use dmashare::import::drm::{Card, DrmError, Framebuffer, Method, Show};
+    /// # fn f(card: &Card, framebuffer: &Framebuffer) -> Result<(), DrmError> {
+    /// let show = Show::new().on("Virtual-1").by(Method::Legacy);
+    /// let scanout = card.show_as(framebuffer, &show)?;
+    /// assert_eq!(scanout.method(), Method::Legacy);
+    /// # Ok(()) }
+    /// ```
+    pub fn show_as(&self, framebuffer: &Framebuffer, show: &Show) -> Result<Scanout, DrmError> {
         let card = &self.0;
         if !Arc::ptr_eq(card, &framebuffer.0.card) {
             return Err(DrmError::OtherCard {
                 card: card.to_string(),
             });
         }
+        let method = match (show.method, card.is_atomic()) {
+            (Some(Method::Atomic), false) => {
+                return Err(DrmError::NotAtomic {
+                    card: card.to_string(),
+                });
+            }
+            (Some(method), _) => method,
+            (None, true) => Method::Atomic,
+            (None, false) => Method::Legacy,
+        };
         let connectors = card.connectors()?;
-        let (connector, timings) = card.screen_for(&connectors, framebuffer.size())?;
-        card.keep_from_overrun(connector, &timings, &framebuffer.0)?;
+        let (connector, timings) = card.screen_for(&connectors, framebuffer.size(), show)?;
+        let room = room_of(connector, &timings);
+        card.keep_from_overrun(room, &framebuffer.0)?;
         let crtc = card.crtc_for(connector, &connectors)?;
         let mut shown = card.shown();
         let before = card.get_crtc(crtc).map_err(card.failed(MODE_GETCRTC))?;
-        card.set_crtc(
-            crtc,
-            Some(framebuffer.0.raw),
-            (0, 0),
-            &[connector.handle()],
-            Some(timings),
-        )
-        .map_err(card.failed(MODE_SETCRTC))?;
+        let pipe = match method {
+            Method::Atomic => {
+                let pipe = Pipe::new(card, connector.handle(), crtc)?;
+                pipe.show(card, framebuffer.0.raw, timings)?;
+                Some(pipe)
+            }
+            Method::Legacy => {
+                card.set_crtc(
+                    crtc,
+                    Some(framebuffer.0.raw),
+                    (0, 0),
+                    &[connector.handle()],
+                    Some(timings),
+                )
+                .map_err(card.failed(MODE_SETCRTC))?;
+                None
+            }
+        };
         let number = shown.last().map_or(0, |latest| latest.number + 1);
         shown.push(Shown { number, before });
         Ok(Scanout {
@@ -104,6 +203,9 @@ impl Card {
             mode: Mode::from(&timings),
             connector: connector.handle(),
             crtc,
+            pipe,
+            pending: None,
+            room,
             number,
         })
     }
@@ -111,26 +213,42 @@ impl Card {
 
 impl Inner {
     /// Locked from looking at what a CRTC shows until it shows something else.
-    fn shown(&self) -> MutexGuard<'_, Vec<Shown>> {
+    pub(super) fn shown(&self) -> MutexGuard<'_, Vec<Shown>> {
         // A panic leaves no entry half-changed.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first connected screen that shows this size, and its mode for it.
+    /// The first connected screen that shows this size as is asked, and its mode
+    /// for it.
     fn screen_for<'a>(
         &self,
         connectors: &'a [connector::Info],
         size: (u32, u32),
+        show: &Show,
     ) -> Result<(&'a connector::Info, Timings), DrmError> {
+        let wanted = |connector: &&connector::Info| match &show.screen {
+            Some(name) => connector.to_string() == *name,
+            None => true,
+        };
+        if let Some(name) = &show.screen
+            && !connectors.iter().any(|connector| wanted(&connector))
+        {
+            return Err(DrmError::NoSuchScreen {
+                card: self.to_string(),
+                wanted: name.clone(),
+                found: connectors.iter().map(ToString::to_string).collect(),
+            });
+        }
         let connected = || {
-            let all = connectors.iter();
+            let all = connectors.iter().filter(wanted);
             all.filter(|connector| connector.state() == connector::State::Connected)
         };
         let listed = |connector: &'a connector::Info| {
-            Some((connector, mode::of_size(connector.modes(), size)?))
+            let mode = mode::of_size(connector.modes(), size, show.refresh)?;
+            Some((connector, mode))
         };
         let made_up = |connector: &'a connector::Info| match connector.interface() {
-            connector::Interface::Virtual => Some((connector, mode::made_up(size)?)),
+            connector::Interface::Virtual => Some((connector, mode::made_up(size, show.refresh)?)),
             _ => None,
         };
         if let Some(found) = connected().find_map(listed) {
@@ -147,6 +265,7 @@ impl Inner {
             Some(screen) => DrmError::NoMode {
                 card: self.to_string(),
                 size,
+                refresh: show.refresh,
                 screen: screen.name,
                 modes: screen.modes,
             },
@@ -157,16 +276,12 @@ impl Inner {
     ///
     /// It copies a frame there at the frame's own stride, having checked only
     /// that the mode fits: seen with Linux 7.2 to oops in memcpy_toio for
-    /// 640x480 with a stride of 65536. A mode that it lists or takes does fit,
-    /// at 4 bytes a pixel, so a frame that is not larger than one of them does.
-    fn keep_from_overrun(
+    /// 640x480 with a stride of 65536.
+    pub(super) fn keep_from_overrun(
         &self,
-        connector: &connector::Info,
-        chosen: &Timings,
+        room: u64,
         framebuffer: &Object,
     ) -> Result<(), DrmError> {
-        let fitting = connector.modes().iter().chain([chosen]).map(bytes_of);
-        let room = fitting.max().unwrap_or(0);
         if self.driver() == "bochs-drm" && framebuffer.bytes > room {
             return Err(DrmError::Overrun {
                 card: self.to_string(),
@@ -215,6 +330,13 @@ impl Inner {
     }
 }
 
+/// What fits into the memory of a display with 4 bytes a pixel: what a mode
+/// takes that it lists, or that was chosen and will be taken or refused.
+fn room_of(connector: &connector::Info, chosen: &Timings) -> u64 {
+    let fitting = connector.modes().iter().chain([chosen]).map(bytes_of);
+    fitting.max().unwrap_or(0)
+}
+
 /// What a mode takes of the memory of a display with 4 bytes a pixel.
 fn bytes_of(mode: &Timings) -> u64 {
     let (width, height) = mode.size();
@@ -250,6 +372,22 @@ impl Scanout {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(false),
             Err(error) => Err(card.failed("MODE_DIRTYFB")(error)),
+        }
+    }
+
+    /// By which interface it is shown, and flipped.
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen.
+    /// # use dmashare::import::drm::{Method, Scanout};
+    /// # fn f(scanout: &Scanout) {
+    /// assert_eq!(scanout.method(), Method::Atomic);
+    /// # }
+    /// ```
+    pub fn method(&self) -> Method {
+        match self.pipe {
+            Some(_) => Method::Atomic,
+            None => Method::Legacy,
         }
     }
 

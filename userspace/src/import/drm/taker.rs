@@ -1,0 +1,108 @@
+//! What a card's planes take, for negotiation.
+
+use drm::control::Device as _;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+
+use super::error::MODE_GETRESOURCES;
+use super::{Card, DrmError, ScanoutPlane};
+use crate::alloc::{Request, allocate};
+use crate::negotiate::{Memory, Sync, Taker};
+
+/// What every linear stride of a display is a multiple of, in bytes. Drivers do
+/// not say theirs; this suits all that are known here.
+const STRIDE_ALIGN: u32 = 64;
+
+impl Card {
+    /// What each of its planes takes, to negotiate with.
+    ///
+    /// Whether the driver imports from others is found out by importing: from
+    /// the first way to allocate for devices that there is.
+    ///
+    /// # Errors
+    /// [`DrmError::Ioctl`], as on a card without screens, and those of
+    /// [`planes`](Card::planes).
+    ///
+    /// ```no_run
+    /// // Not run: needs a screen.
+    /// # use dmashare::import::drm::Card;
+    /// for taker in Card::find("bochs-drm")?.takers()? {
+    ///     println!("{}", taker.name); // plane 31 (primary) of /dev/dri/card0 (bochs-drm)
+    /// }
+    /// # Ok::<(), dmashare::import::drm::DrmError>(())
+    /// ```
+    pub fn takers(&self) -> Result<Vec<Taker>, DrmError> {
+        let memory = self.memory();
+        let [width, height] = self.sizes()?;
+        let sync = match self.0.is_atomic() {
+            true => Sync::CPU | Sync::IMPLICIT | Sync::SYNC_FILE,
+            // The legacy calls of old drivers need not wait for anyone.
+            false => Sync::CPU,
+        };
+        let planes = self.planes()?.into_iter();
+        let takers = planes.map(|ScanoutPlane { id, kind, layouts }| {
+            let mut taker = Taker::new(format!("plane {id} ({kind}) of {self}"));
+            taker.layouts = Some(layouts);
+            taker.width = width.clone();
+            taker.height = height.clone();
+            taker.stride_align = STRIDE_ALIGN;
+            taker.memory = memory.clone();
+            taker.sync = sync;
+            taker
+        });
+        Ok(takers.collect())
+    }
+
+    /// The widths and heights that its framebuffers can have.
+    pub(super) fn sizes(&self) -> Result<[RangeInclusive<u32>; 2], DrmError> {
+        let resources = self.0.resource_handles();
+        let resources = resources.map_err(self.0.failed(MODE_GETRESOURCES))?;
+        Ok([
+            inclusive(resources.supported_fb_width()),
+            inclusive(resources.supported_fb_height()),
+        ])
+    }
+
+    /// Whose memory it takes.
+    fn memory(&self) -> Memory {
+        let own = |why: String| Memory::Own {
+            node: self.path().to_owned(),
+            why,
+        };
+        let request = Request::new(1).named("dmashare probe").for_device();
+        match allocate(&request) {
+            Err(nothing) => own(format!("nothing to try an import with: {nothing}")),
+            Ok(made) => match self.open_handle(&made.buffer) {
+                Ok(_) => Memory::AnyDmaBuf,
+                Err(refused) => own(refused.to_string()),
+            },
+        }
+    }
+}
+
+/// The sizes that a framebuffer can have. A driver that says nothing says 0.
+fn inclusive(range: impl RangeBounds<u32>) -> RangeInclusive<u32> {
+    let first = match range.start_bound() {
+        Bound::Included(&first) => first,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let last = match range.end_bound() {
+        Bound::Included(&last) => last,
+        Bound::Excluded(&behind) => behind.saturating_sub(1),
+        Bound::Unbounded => u32::MAX,
+    };
+    let last = if last == 0 { u32::MAX } else { last };
+    first.max(1)..=last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inclusive;
+
+    #[test]
+    fn a_driver_that_names_no_sizes_takes_all() {
+        assert_eq!(inclusive(0..=0), 1..=u32::MAX);
+        assert_eq!(inclusive(0..=4096), 1..=4096);
+        assert_eq!(inclusive(16..4097), 16..=4096);
+    }
+}
