@@ -12,3 +12,5 @@ pub(crate) mod socket;
 pub(crate) mod sync_file;
 pub(crate) mod sysv;
 pub(crate) mod udmabuf;
+#[cfg(feature = "v4l2")]
+pub(crate) mod v4l2;
