@@ -13,6 +13,7 @@ mod gem;
 mod kms;
 mod memory;
 mod sealed;
+mod v4l2;
 mod vgem;
 mod vivid;
 
@@ -28,6 +29,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     conformance::child();
+    v4l2::child();
     if let Some(ended) = command::main() {
         return ended;
     }
@@ -53,6 +55,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(gem::trials());
     trials.extend(memory::trials());
     trials.extend(sealed::trials());
+    trials.extend(v4l2::trials());
     trials.extend(vivid::trials());
     trials.extend(demo::trials());
     trials.extend(pairing_trials());
@@ -79,6 +82,7 @@ fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
         trials.extend(fence::trials_of(way));
         trials.extend(kms::trials_of(way));
         trials.extend(memory::trials_of(way));
+        trials.extend(v4l2::trials_of(way));
         trials.extend(vivid::trials_of(way));
     }
     trials

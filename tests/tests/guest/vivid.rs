@@ -1,9 +1,9 @@
 //! A camera captures into the dma-bufs of every way: vivid, the kernel's virtual
 //! one, driven by a C program that knows nothing of us.
 //!
-//! It is loaded as two: `allocators=0,1`. The first writes by the CPU, through
-//! the exporter's vmap, and takes any memory. The second attaches and maps as
-//! hardware without an IOMMU does, and takes contiguous memory only.
+//! Its first, by `allocators=0,1`, writes by the CPU, through the exporter's
+//! vmap, and takes any memory. The second attaches and maps as hardware without
+//! an IOMMU does, and takes contiguous memory only.
 
 use std::fs::{File, read_dir, read_to_string};
 use std::io::{BufRead, BufReader, Read};
@@ -22,13 +22,13 @@ use libtest_mimic::Trial;
 use crate::{crtc, ensure, skipped, test, text};
 
 /// The camera that writes by the CPU.
-const BY_CPU: &str = "platform:vivid-000";
+pub(crate) const BY_CPU: &str = "platform:vivid-000";
 /// The camera that needs contiguous memory.
-const CONTIGUOUS: &str = "platform:vivid-001";
+pub(crate) const CONTIGUOUS: &str = "platform:vivid-001";
 
 /// XRGB8888; a size that vivid has on every kernel.
-const WIDTH: usize = 640;
-const HEIGHT: usize = 360;
+pub(crate) const WIDTH: usize = 640;
+pub(crate) const HEIGHT: usize = 360;
 const FRAME: usize = WIDTH * HEIGHT * 4;
 
 const BUFFERS: usize = 3;
@@ -83,7 +83,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// What the second camera takes: it reaches 32 bits, and bounce buffers for what
 /// lies above would scatter what is contiguous.
-fn for_contiguous(module: Module) -> Module {
+pub(crate) fn for_contiguous(module: Module) -> Module {
     module.contiguous().below_4g()
 }
 
@@ -230,7 +230,7 @@ impl Drop for Capture {
 }
 
 /// What this camera's picture is in its own memory.
-fn own_picture(place: &str) -> Result<u64, String> {
+pub(crate) fn own_picture(place: &str) -> Result<u64, String> {
     let mut capture = Capture::start(place, &[])?;
     let frames = capture.frames()?;
     capture.end()?;
@@ -279,14 +279,14 @@ fn read(buffer: &Buffer) -> Result<Vec<u8>, String> {
 }
 
 /// FNV-1a, as the C program has it.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
 /// Eight bars from top to bottom, from light to dark.
-fn shows_colour_bars(pixels: &[u8]) -> Verdict {
+pub(crate) fn shows_colour_bars(pixels: &[u8]) -> Verdict {
     let (first, others) = pixels.split_at(WIDTH * 4);
     ensure(
         others.chunks_exact(WIDTH * 4).all(|row| row == first),
@@ -304,7 +304,7 @@ fn shows_colour_bars(pixels: &[u8]) -> Verdict {
 }
 
 /// Whether there are pages that the second camera cannot reach.
-fn memory_beyond_32_bits() -> Result<bool, String> {
+pub(crate) fn memory_beyond_32_bits() -> Result<bool, String> {
     let zones = read_to_string("/proc/zoneinfo").map_err(text)?;
     let normal = zones
         .split("\nNode ")
