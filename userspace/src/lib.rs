@@ -41,7 +41,7 @@
 //!   them work here.
 //! - [`share`]: passing buffers, frames and bytes in messages, to a peer who is
 //!   believed nothing. Feature `tokio` has the same for tasks.
-//! - [`negotiate`]: what each taker of a buffer can take.
+//! - [`negotiate`]: what each taker of a buffer can take, and what suits them all.
 //! - `import`: handing a frame to a device, one feature a device API: `drm`,
 //!   `egl`, `gbm`, `v4l2`, `vulkan`. Without features the crate needs no C
 //!   library but libc; with them it loads the library of that API at run time.

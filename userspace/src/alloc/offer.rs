@@ -20,6 +20,8 @@ pub struct Offer {
     pub devices: bool,
     /// Whether it has contiguous memory.
     pub contiguous: bool,
+    /// Whether it can keep to memory below 4 GiB.
+    pub below_4g: bool,
     /// The most that a buffer can have now, and whose limit that is.
     pub largest: Limit,
     /// Whether others can find its buffers by a name or a key.
@@ -70,6 +72,8 @@ impl Offer {
                 Way::Module => module.is_some_and(|m| m.shapes.contains(Shapes::CONTIGUOUS)),
                 _ => false,
             },
+            below_4g: way == Way::Module
+                && module.is_some_and(|m| m.shapes.contains(Shapes::BELOW_4G)),
             largest,
             named: matches!(way, Way::Posix | Way::SysV),
             sealable: way == Way::Memfd,

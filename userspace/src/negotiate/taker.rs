@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::frame::{Fourcc, LINEAR};
+use crate::frame::{Fourcc, INVALID, LINEAR};
 
 /// A format, and how its pixels lie in memory.
 ///
@@ -42,6 +42,7 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.modifier {
             LINEAR => write!(f, "{} linear", self.fourcc),
+            INVALID => write!(f, "{} implicit", self.fourcc),
             other => write!(f, "{} modifier {other:#x}", self.fourcc),
         }
     }
@@ -83,6 +84,18 @@ pub enum Memory {
         /// How that was found out, in words.
         why: String,
     },
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Memory::Any => f.write_str("memory that can be mapped"),
+            Memory::AnyDmaBuf => f.write_str("dma-bufs"),
+            Memory::Own { node, why } => {
+                write!(f, "what {} itself allocated ({why})", node.display())
+            }
+        }
+    }
 }
 
 bitflags::bitflags! {
