@@ -13,7 +13,7 @@ use crate::module::{self, Module};
 use crate::read::{self, Read};
 use crate::rm::{self, Rm};
 use crate::write::{self, Write};
-use crate::{bench, probe, told};
+use crate::{bench, negotiate, probe, told};
 
 /// Share buffers by their handle, not by copying them: between processes, and
 /// between processes and devices
@@ -36,6 +36,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find one layout and one way to allocate that suit all takers of a picture, or say who is at odds
+    Negotiate(negotiate::Options),
     /// Make memory of one of the four ways, for another process to find or to be sent
     #[command(subcommand)]
     Write(Write),
@@ -83,6 +85,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Probe { json } => probe_command(json),
+        Command::Negotiate(options) => ended(negotiate::run(&options)),
         Command::Write(write) => ended(write::run(&write)),
         Command::Read(read) => ended(read::run(&read)),
         Command::Rm(rm) => ended(rm::run(&rm)),

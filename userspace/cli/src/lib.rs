@@ -12,6 +12,7 @@ mod explain;
 mod failure;
 mod line;
 mod module;
+mod negotiate;
 pub mod probe;
 mod read;
 mod rm;
