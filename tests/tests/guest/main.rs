@@ -12,6 +12,7 @@ mod flip;
 mod gem;
 mod kms;
 mod memory;
+mod negotiate;
 mod sealed;
 mod v4l2;
 mod vgem;
@@ -54,6 +55,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(flip::trials());
     trials.extend(gem::trials());
     trials.extend(memory::trials());
+    trials.extend(negotiate::trials());
     trials.extend(sealed::trials());
     trials.extend(v4l2::trials());
     trials.extend(vivid::trials());
