@@ -55,13 +55,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A frame in a buffer, and the pixels as they lie in memory.
-struct Shared {
-    frame: Frame,
-    buffer: Buffer,
+pub(crate) struct Shared {
+    pub(crate) frame: Frame,
+    pub(crate) buffer: Buffer,
 }
 
 impl Shared {
-    fn new(way: &dyn Allocate, frame: Frame) -> Result<Shared, String> {
+    pub(crate) fn new(way: &dyn Allocate, frame: Frame) -> Result<Shared, String> {
         let size = frame.size_of_buffer(0).map_err(text)?;
         let request = Request::new(size).named("egl test").for_device();
         Ok(Shared {
@@ -70,7 +70,7 @@ impl Shared {
         })
     }
 
-    fn write(&self, pixels: &[u8]) -> Verdict {
+    pub(crate) fn write(&self, pixels: &[u8]) -> Verdict {
         let mut mapping = self.buffer.map(Access::Write).map_err(text)?;
         let mut guard = mapping.access(Access::Write).map_err(text)?;
         let rows = self.frame.rows(0).map_err(text)?;
@@ -78,7 +78,7 @@ impl Shared {
         guard.finish().map_err(text)
     }
 
-    fn read(&self) -> Result<Vec<u8>, String> {
+    pub(crate) fn read(&self) -> Result<Vec<u8>, String> {
         let rows = self.frame.rows(0).map_err(text)?;
         let mut pixels = vec![0; usize::try_from(rows.bytes()).map_err(text)?];
         let mut mapping = self.buffer.map(Access::Read).map_err(text)?;
@@ -90,11 +90,11 @@ impl Shared {
 }
 
 /// A frame of 64 x 48 pixels, no two of which are the same.
-fn frame() -> Result<Frame, String> {
+pub(crate) fn frame() -> Result<Frame, String> {
     Frame::packed(64, 48, Fourcc::XRGB8888).map_err(text)
 }
 
-fn pixels(seed: u8) -> Vec<u8> {
+pub(crate) fn pixels(seed: u8) -> Vec<u8> {
     let pixel = |x: u8, y: u8| [x ^ seed, y, x.wrapping_mul(3) ^ y, 0xff];
     (0..48)
         .flat_map(|y| (0..64).flat_map(move |x| pixel(x, y)))
@@ -102,7 +102,7 @@ fn pixels(seed: u8) -> Vec<u8> {
 }
 
 /// What [`SHADER`] makes of them.
-fn drawn(pixels: &[u8]) -> Vec<u8> {
+pub(crate) fn drawn(pixels: &[u8]) -> Vec<u8> {
     let rows = pixels.chunks_exact(64 * 4);
     let mirrored = rows.flat_map(|row| row.chunks_exact(4).rev());
     mirrored
@@ -119,7 +119,7 @@ fn draw(gpu: &Gpu, from: &Shared, to: &Shared) -> Result<(), EglError> {
     gpu.finish()
 }
 
-fn compare(got: &[u8], expected: &[u8]) -> Verdict {
+pub(crate) fn compare(got: &[u8], expected: &[u8]) -> Verdict {
     let pairs = got.chunks_exact(4).zip(expected.chunks_exact(4));
     // The x of XRGB8888 is nobody's.
     let wrong = pairs

@@ -17,6 +17,7 @@ mod sealed;
 mod v4l2;
 mod vgem;
 mod vivid;
+mod vulkan;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     conformance::child();
     v4l2::child();
+    vulkan::child();
     if let Some(ended) = command::main() {
         return ended;
     }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = match is_guest() {
         true => trials(),
+        false if vulkan::is_chosen() => vulkan::on_this_machine(),
         false => vec![skipped(
             "guest",
             "meant for the guest; `cargo vm test` runs it there",
@@ -59,6 +62,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(sealed::trials());
     trials.extend(v4l2::trials());
     trials.extend(vivid::trials());
+    trials.extend(vulkan::trials());
     trials.extend(demo::trials());
     trials.extend(pairing_trials());
     trials
@@ -86,6 +90,7 @@ fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
         trials.extend(memory::trials_of(way));
         trials.extend(v4l2::trials_of(way));
         trials.extend(vivid::trials_of(way));
+        trials.extend(vulkan::trials_of(way));
     }
     trials
 }
