@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     conformance::child();
     v4l2::child();
     vulkan::child();
+    egl::child();
     if let Some(ended) = command::main() {
         return ended;
     }

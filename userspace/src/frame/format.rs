@@ -44,7 +44,7 @@ pub(super) const fn layouts(fourcc: Fourcc) -> Option<&'static [Layout]> {
         b"GR88" | b"R16 " | b"RG16" | b"BG16" | b"AR15" | b"XR15" => const { &[plane(1, 2, 1)] },
         b"RG24" | b"BG24" => const { &[plane(1, 3, 1)] },
         b"XR24" | b"AR24" | b"XB24" | b"AB24" | b"RX24" | b"RA24" | b"BX24" | b"BA24" | b"XR30"
-        | b"AR30" | b"XB30" | b"AB30" => const { &[plane(1, 4, 1)] },
+        | b"AR30" | b"XB30" | b"AB30" | b"GR32" => const { &[plane(1, 4, 1)] },
         // Half floats.
         b"XR4H" | b"AR4H" | b"XB4H" | b"AB4H" => const { &[plane(1, 8, 1)] },
         b"YUYV" | b"YVYU" | b"UYVY" | b"VYUY" => const { &[plane(2, 4, 1)] },

@@ -7,6 +7,8 @@
 pub(crate) mod dma_buf;
 pub(crate) mod dma_heap;
 pub(crate) mod drm;
+#[cfg(any(feature = "egl", feature = "gbm"))]
+pub(crate) mod drm_version;
 pub(crate) mod module;
 pub(crate) mod socket;
 pub(crate) mod sync_file;

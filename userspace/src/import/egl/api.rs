@@ -18,6 +18,16 @@ pub(super) const DRM_DEVICE_FILE: egl::Int = 0x3233;
 pub(super) const DRM_RENDER_NODE_FILE: egl::Int = 0x3377;
 pub(super) const LINUX_DMA_BUF: egl::Enum = 0x3270;
 pub(super) const LINUX_DRM_FOURCC: egl::Int = 0x3271;
+pub(super) const GL_TEXTURE_2D: egl::Enum = 0x30B1;
+pub(super) const GL_TEXTURE_LEVEL: egl::Int = 0x30BC;
+pub(super) const SYNC_NATIVE_FENCE: egl::Enum = 0x3144;
+pub(super) const SYNC_NATIVE_FENCE_FD: egl::Int = 0x3145;
+pub(super) const NO_NATIVE_FENCE_FD: egl::Int = -1;
+
+/// `GL_TEXTURE_EXTERNAL_OES` and `GL_SAMPLER_EXTERNAL_OES` of
+/// GL_OES_EGL_image_external.
+pub(super) const TEXTURE_EXTERNAL: u32 = 0x8D65;
+pub(super) const SAMPLER_EXTERNAL: u32 = 0x8D66;
 
 /// `glEGLImageTargetTexture2DOES` of GL_OES_EGL_image.
 pub(super) type ImageTargetTexture2d = unsafe extern "system" fn(target: u32, image: *const c_void);
@@ -77,6 +87,26 @@ functions! {
         get_error = "eglGetError": fn() -> egl::Int;
         query_formats = "eglQueryDmaBufFormatsEXT": fn(egl::EGLDisplay, egl::Int, *mut egl::Int, *mut egl::Int) -> egl::Boolean;
         query_modifiers = "eglQueryDmaBufModifiersEXT": fn(egl::EGLDisplay, egl::Int, egl::Int, *mut u64, *mut egl::Boolean, *mut egl::Int) -> egl::Boolean;
+    }
+}
+
+functions! {
+    /// EGL_MESA_image_dma_buf_export.
+    pub(super) struct Exports {
+        get_error = "eglGetError": fn() -> egl::Int;
+        query = "eglExportDMABUFImageQueryMESA": fn(egl::EGLDisplay, egl::EGLImage, *mut egl::Int, *mut egl::Int, *mut u64) -> egl::Boolean;
+        export = "eglExportDMABUFImageMESA": fn(egl::EGLDisplay, egl::EGLImage, *mut egl::Int, *mut egl::Int, *mut egl::Int) -> egl::Boolean;
+    }
+}
+
+functions! {
+    /// EGL_KHR_fence_sync, EGL_KHR_wait_sync, EGL_ANDROID_native_fence_sync.
+    pub(super) struct Syncs {
+        get_error = "eglGetError": fn() -> egl::Int;
+        create = "eglCreateSyncKHR": fn(egl::EGLDisplay, egl::Enum, *const egl::Int) -> egl::EGLSync;
+        destroy = "eglDestroySyncKHR": fn(egl::EGLDisplay, egl::EGLSync) -> egl::Boolean;
+        wait = "eglWaitSyncKHR": fn(egl::EGLDisplay, egl::EGLSync, egl::Int) -> egl::Int;
+        dup_fd = "eglDupNativeFenceFDANDROID": fn(egl::EGLDisplay, egl::EGLSync) -> egl::Int;
     }
 }
 

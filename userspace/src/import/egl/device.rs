@@ -7,6 +7,8 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -15,8 +17,9 @@ use khronos_egl as egl;
 
 use super::api::{self, Devices, Egl, EglDevice};
 use super::error::EglError;
+use crate::sys::drm_version;
 
-/// Which EGL device to open.
+/// Which EGL device to open: one that is named, or any that can import.
 ///
 /// ```
 /// use dmashare::import::egl::Device;
@@ -24,7 +27,11 @@ use super::error::EglError;
 /// assert_eq!(device.to_string(), "device of /dev/dri/renderD128");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Device {
+    /// The first GPU whose driver imports dma-bufs, and the software device
+    /// where there is none; [`Gpu::why`](super::Gpu::why) tells which, and why.
+    Any,
     /// The CPU, found by EGL_MESA_device_software: Mesa's llvmpipe.
     ///
     /// It maps an imported dma-buf and reads and draws in place, so that it
@@ -38,6 +45,7 @@ pub enum Device {
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Device::Any => f.write_str("device that imports dma-bufs"),
             Device::Software => f.write_str("software device (EGL_MESA_device_software)"),
             Device::Node(path) => write!(f, "device of {}", path.display()),
         }
@@ -64,47 +72,155 @@ impl Extensions {
     }
 }
 
+/// An EGL device, as [`devices`] finds it.
+///
+/// ```no_run
+/// // Not run: needs libEGL.so.1.
+/// for found in dmashare::import::egl::devices()? {
+///     println!("{found}"); // device of /dev/dri/renderD128 (amdgpu)
+/// }
+/// # Ok::<(), dmashare::import::egl::EglError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// What [`Gpu::open`](super::Gpu::open) takes.
+    pub device: Device,
+    /// Its DRM nodes, the render node first; none for the software device.
+    pub nodes: Vec<PathBuf>,
+    /// The driver in the kernel, where the node opens and tells.
+    pub driver: Option<String>,
+}
+
+impl DeviceInfo {
+    /// Whether the CPU draws: of a node this is known only once it is opened,
+    /// which refuses it then ([`EglError::NoGpu`]).
+    ///
+    /// ```no_run
+    /// // Not run: needs libEGL.so.1.
+    /// let devices = dmashare::import::egl::devices()?;
+    /// let gpus = devices.iter().filter(|found| !found.is_software());
+    /// # Ok::<(), dmashare::import::egl::EglError>(())
+    /// ```
+    pub fn is_software(&self) -> bool {
+        self.device == Device::Software
+    }
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.driver {
+            Some(driver) => write!(f, "{} ({driver})", self.device),
+            None => write!(f, "{}", self.device),
+        }
+    }
+}
+
+/// The devices that EGL has here: GPUs by their DRM nodes, and the software
+/// device. One that has no node and is no software cannot be named, and is left
+/// out.
+///
+/// A card that only has screens is not among them, nor one whose driver EGL
+/// does not have.
+///
+/// # Errors
+/// [`EglError::Library`] without libEGL.so.1, [`EglError::Missing`] where it
+/// cannot tell.
+///
+/// ```no_run
+/// // Not run: needs libEGL.so.1.
+/// use dmashare::import::egl::devices;
+/// assert!(devices()?.iter().any(|found| found.is_software())); // with Mesa
+/// # Ok::<(), dmashare::import::egl::EglError>(())
+/// ```
+pub fn devices() -> Result<Vec<DeviceInfo>, EglError> {
+    let found = Found::all(&load()?)?;
+    Ok(found.devices.into_iter().map(|(_, info)| info).collect())
+}
+
+pub(super) fn load() -> Result<Egl, EglError> {
+    // SAFETY: libEGL.so.1 is the ABI name of EGL; loading it runs only its own
+    // constructors. khronos-egl keeps it loaded.
+    unsafe { Egl::load_required_from_filename("libEGL.so.1") }
+        .map_err(|error| EglError::Library(error.to_string().into()))
+}
+
 /// The display of the wanted device, not yet initialised.
 pub(super) fn display(egl: &Egl, wanted: &Device) -> Result<egl::Display, EglError> {
-    let client = egl.query_string(None, egl::EXTENSIONS);
-    let client = client.map(|names| names.to_string_lossy());
-    let client = Extensions::new(client.unwrap_or_default());
-    let mut lacking = client.lacking(&["EGL_EXT_platform_base", "EGL_EXT_platform_device"]);
-    // EGL_EXT_device_base is the older name of the other two together.
-    if !client.has("EGL_EXT_device_base") {
-        let two = ["EGL_EXT_device_enumeration", "EGL_EXT_device_query"];
-        lacking.extend(client.lacking(&two));
-    }
-    if !lacking.is_empty() {
-        return Err(EglError::missing("EGL client library", lacking));
-    }
-
-    let functions = Devices::load(egl)?;
+    let found = Found::all(egl)?;
     let node = match wanted {
-        Device::Software => None,
         Device::Node(path) => Some(node_number(path)?),
+        Device::Any | Device::Software => None,
     };
-    let mut found = Vec::new();
-    for device in functions.all()? {
-        let extensions = Extensions::new(functions.string(device, egl::EXTENSIONS));
-        let nodes = functions.nodes(device, &extensions);
-        let is_it = match node {
-            None => extensions.has("EGL_MESA_device_software"),
-            Some(node) => nodes.iter().any(|path| number(path).ok() == Some(node)),
-        };
-        if is_it {
-            return functions.display(device, wanted);
-        }
-        found.push(match nodes.first() {
-            Some(path) => Device::Node(path.clone()).to_string(),
-            None if extensions.has("EGL_MESA_device_software") => Device::Software.to_string(),
-            None => "a device without a DRM node".to_owned(),
-        });
+    let is_it = |info: &DeviceInfo| match node {
+        None => info.is_software(),
+        Some(node) => info
+            .nodes
+            .iter()
+            .any(|path| number(path).ok() == Some(node)),
+    };
+    match found.devices.iter().find(|(_, info)| is_it(info)) {
+        Some((device, _)) => found.functions.display(*device, wanted),
+        None => Err(EglError::NoDevice {
+            wanted: wanted.clone(),
+            found: found
+                .devices
+                .iter()
+                .map(|(_, info)| info.to_string())
+                .collect(),
+        }),
     }
-    Err(EglError::NoDevice {
-        wanted: wanted.clone(),
-        found,
-    })
+}
+
+/// What EGL lists, and what it lists it with.
+struct Found {
+    functions: Devices,
+    devices: Vec<(EglDevice, DeviceInfo)>,
+}
+
+impl Found {
+    fn all(egl: &Egl) -> Result<Found, EglError> {
+        let client = egl.query_string(None, egl::EXTENSIONS);
+        let client = client.map(|names| names.to_string_lossy());
+        let client = Extensions::new(client.unwrap_or_default());
+        let mut lacking = client.lacking(&["EGL_EXT_platform_base", "EGL_EXT_platform_device"]);
+        // EGL_EXT_device_base is the older name of the other two together.
+        if !client.has("EGL_EXT_device_base") {
+            let two = ["EGL_EXT_device_enumeration", "EGL_EXT_device_query"];
+            lacking.extend(client.lacking(&two));
+        }
+        if !lacking.is_empty() {
+            return Err(EglError::missing("EGL client library", lacking));
+        }
+        let functions = Devices::load(egl)?;
+        let all = functions.all()?.into_iter();
+        let devices = all.filter_map(|device| {
+            let extensions = Extensions::new(functions.string(device, egl::EXTENSIONS));
+            let nodes = functions.nodes(device, &extensions);
+            let named = match nodes.first() {
+                _ if extensions.has("EGL_MESA_device_software") => Device::Software,
+                Some(path) => Device::Node(path.clone()),
+                None => return None,
+            };
+            let driver = nodes.first().and_then(|node| kernel_driver(node));
+            let info = DeviceInfo {
+                device: named,
+                nodes,
+                driver,
+            };
+            Some((device, info))
+        });
+        Ok(Found {
+            devices: devices.collect(),
+            functions,
+        })
+    }
+}
+
+/// The driver in the kernel that a node belongs to, if it opens and tells.
+pub(super) fn kernel_driver(node: &Path) -> Option<String> {
+    let file = File::open(node).ok()?;
+    drm_version::driver(file.as_fd()).ok()
 }
 
 /// The device number of a node: the same node can have several paths.

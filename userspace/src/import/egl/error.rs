@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::Device;
+use crate::buffer::BufferError;
+use crate::fence::FenceError;
 use crate::import::HandleError;
 use crate::share::Fourcc;
 
@@ -32,6 +34,18 @@ pub enum EglError {
         wanted: Device,
         /// The devices that are there, in words.
         found: Vec<String>,
+    },
+    /// EGL would draw with the CPU on this node.
+    #[error(
+        "{node} has no GPU that EGL can use: {renderer} would draw there, and Mesa cannot map \
+             the memory of others for that, and crashes; take the software device, \
+             which imports what such a card exports, too"
+    )]
+    NoGpu {
+        /// The device, with the kernel's driver.
+        node: String,
+        /// What would draw (GL_RENDERER).
+        renderer: String,
     },
     /// The node of [`Device::Node`] cannot be looked at.
     #[error("{}: {source}; name a node under /dev/dri, such as renderD128", path.display())]
@@ -76,10 +90,24 @@ pub enum EglError {
         /// Which of them it most likely was.
         suspect: String,
     },
-    /// The driver reads this format only through GL_TEXTURE_EXTERNAL_OES.
+    /// The driver reaches memory through the CPU, which cannot map this.
     #[error(
-        "{on} takes {frame} only as GL_TEXTURE_EXTERNAL_OES, which is not offered here; \
-             share it in an RGB format"
+        "{on} does not import {frame}: it is the memory, which the CPU cannot map to read and \
+             write: {reason}; open its handle for both, or allocate from udmabuf or a dma_heap"
+    )]
+    Memory {
+        /// The driver (GL_RENDERER).
+        on: String,
+        /// Size, format, modifier, stride and offset of the frame, in words.
+        frame: String,
+        /// What mapping it said.
+        reason: BufferError,
+    },
+    /// The driver reads this format only through GL_TEXTURE_EXTERNAL_OES, and
+    /// cannot draw into it.
+    #[error(
+        "{on} takes {frame} only as GL_TEXTURE_EXTERNAL_OES, to read; import it with import_yuv, \
+             or share it in an RGB format"
     )]
     ExternalOnly {
         /// The driver (GL_RENDERER).
@@ -87,16 +115,35 @@ pub enum EglError {
         /// Size, format, modifier, stride and offset of the frame, in words.
         frame: String,
     },
-    /// This format was not tried yet, and nothing says that the driver reads
-    /// it within its memory: some do not look.
+    /// The planes of the frame cannot be read one by one.
+    #[error("the planes of {frame} cannot be imported one by one: {reason}")]
+    NoPlanes {
+        /// Size, format, modifier, stride and offset of the frame, in words.
+        frame: String,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
+    /// How this format lies in memory is not known here, and nothing says that
+    /// the driver reads it within its memory: some do not look.
     #[error(
-        "{frame} cannot be checked: no driver was tried with {fourcc}; share it as XR24 or AR24"
+        "{frame} cannot be checked: the layout of {fourcc} is not known here, and some drivers \
+             read beyond the memory; share it as XR24 or AR24, or NV12 for video"
     )]
     Unchecked {
         /// Size, format, modifier, stride and offset of the frame, in words.
         frame: String,
         /// The format.
         fourcc: Fourcc,
+    },
+    /// The frame is larger than the driver's textures, which some do not look at.
+    #[error("{on} has textures of {limit}x{limit} pixels at most, smaller than {frame}")]
+    TooLarge {
+        /// The driver (GL_RENDERER).
+        on: String,
+        /// Size, format, modifier, stride and offset of the frame, in words.
+        frame: String,
+        /// The largest width and height (GL_MAX_TEXTURE_SIZE).
+        limit: u32,
     },
     /// The driver does not find its rows where it wants them.
     #[error(
@@ -151,6 +198,42 @@ pub enum EglError {
         /// `texture`, `target` or `shader`.
         what: &'static str,
     },
+    /// The shader does not read such a texture.
+    #[error(
+        "the shader declares `uniform {declared} frame`, but the texture needs \
+             `uniform {needed} frame`; begin the shader with the prelude of the texture"
+    )]
+    Sampler {
+        /// The sampler of the shader.
+        declared: &'static str,
+        /// That of the texture.
+        needed: &'static str,
+    },
+    /// What the driver allocated does not come out as a frame of dma-bufs.
+    #[error(
+        "{on} does not export what it allocated: {reason}; \
+             allocate from udmabuf or a dma_heap, and import that as the target"
+    )]
+    Export {
+        /// The driver (GL_RENDERER).
+        on: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A handle that the driver gave is no dma-buf.
+    #[error("a handle from the driver: {0}")]
+    Buffer(#[from] BufferError),
+    /// A sync_file cannot be passed to the driver, or is none.
+    #[error("a fence: {0}")]
+    Fence(#[from] FenceError),
+    /// A handle cannot be duplicated, as the driver wants it.
+    #[error(
+        "no handle to spare for the driver: {source}; raise the limit of open files (RLIMIT_NOFILE)"
+    )]
+    Handles {
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// GL did not accept a shader.
     #[error("{on} does not {step}: {}", log.trim_end())]
     Shader {
@@ -165,9 +248,19 @@ pub enum EglError {
 
 impl EglError {
     pub(super) fn missing(part: impl Into<String>, names: Vec<&'static str>) -> EglError {
-        let advice = if names.iter().any(|name| name.contains("dma_buf")) {
+        let has = |part| names.iter().any(|name| name.contains(part));
+        let advice = if has("native_fence") {
+            "call finish() before a drawn frame is passed on, and wait for a fence on the CPU \
+             before a frame is drawn (Mesa's software device offers fences where it may open \
+             /dev/udmabuf)"
+        } else if has("dma_buf_export") {
+            "allocate from udmabuf or a dma_heap and import that as the target (Mesa's software \
+             device exports where it may open /dev/udmabuf)"
+        } else if has("dma_buf") {
             "Mesa 25 (Debian 13: libegl-mesa0, libgl1-mesa-dri) imports dma-bufs on every device, \
              Mesa 22 (Debian 12) only on a GPU with a DRM driver"
+        } else if has("external") {
+            "import the frame with import_planes, or share it in an RGB format"
         } else {
             "install a driver for EGL 1.5 and OpenGL ES 3 (Debian: libegl-mesa0, libgl1-mesa-dri)"
         };
@@ -191,7 +284,10 @@ fn advice_for(wanted: &Device) -> &'static str {
         Device::Software => {
             "install Mesa's software driver (Debian: libegl-mesa0, libgl1-mesa-dri)"
         }
-        Device::Node(_) => "install the driver of that GPU, or take the software device",
+        Device::Any | Device::Node(_) => {
+            "a card that only has screens is none of its devices; install the driver of the GPU, \
+             or take the software device"
+        }
     }
 }
 

@@ -1,17 +1,21 @@
 //! One EGLImage over the dma-bufs of a frame.
 
+use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::rc::Rc;
 
 use khronos_egl as egl;
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Inner;
 use super::api;
 use super::error::{EglCode, EglError};
 use super::format::{Format, takes};
+use super::yuv::Hints;
+use crate::buffer::{Access, Buffer};
 use crate::import::words;
-use crate::share::{Fourcc, Frame, INVALID, LINEAR};
+use crate::share::{Frame, INVALID, LINEAR};
 
 /// An EGLImage, destroyed on drop.
 pub(super) struct Image {
@@ -25,42 +29,76 @@ impl Image {
         gpu: &Rc<Inner>,
         frame: &Frame,
         handles: &[BorrowedFd<'_>],
+        hints: Option<&Hints>,
     ) -> Result<Image, EglError> {
-        // Seen with Mesa 25: llvmpipe takes 640x480 of a format with 8 bytes a
-        // pixel and a stride of 640, and reads beyond the memory. So none but
-        // those it was seen to read within their bounds.
-        if !is_verified(frame.fourcc) {
-            return Err(EglError::Unchecked {
-                frame: words(frame),
-                fourcc: frame.fourcc,
-            });
+        gpu.check_frame(frame)?;
+        if gpu.is_llvmpipe() {
+            for handle in handles {
+                gpu.check_memory(frame, *handle)?;
+            }
         }
-        let list = attributes(frame, handles, gpu.modifiers.is_some()).map_err(|reason| {
+        let mut list = attributes(frame, handles, gpu.modifiers.is_some()).map_err(|reason| {
             EglError::Inexpressible {
                 frame: words(frame),
                 reason,
             }
         })?;
-        // SAFETY: the list ends with EGL_NONE and holds open descriptors, which
-        // EGL duplicates (EGL_EXT_image_dma_buf_import, version 6); the target
-        // demands no context and no client buffer.
-        let raw = unsafe {
-            (gpu.images.create_image)(
-                gpu.display.as_ptr(),
-                egl::NO_CONTEXT,
-                api::LINUX_DMA_BUF,
-                ptr::null_mut(),
-                list.as_ptr(),
-            )
+        list.extend(hints.iter().flat_map(|hints| hints.attributes()));
+        list.push(egl::NONE);
+        let create = |list: &[egl::Int]| {
+            // SAFETY: the list ends with EGL_NONE and holds open descriptors,
+            // which EGL duplicates (EGL_EXT_image_dma_buf_import, version 6);
+            // the target demands no context and no client buffer.
+            unsafe {
+                (gpu.images.create_image)(
+                    gpu.display.as_ptr(),
+                    egl::NO_CONTEXT,
+                    api::LINUX_DMA_BUF,
+                    ptr::null_mut(),
+                    list.as_ptr(),
+                )
+            }
         };
+        let raw = create(&list);
         if raw == egl::NO_IMAGE {
             let code = api::last_error(gpu.images.get_error);
-            let formats = gpu.formats().unwrap_or_default();
             return Err(EglError::Import {
                 on: gpu.renderer.clone(),
                 frame: words(frame),
                 code,
-                suspect: suspect(code, frame, &formats),
+                suspect: gpu.suspect(code, frame),
+            });
+        }
+        Ok(Image {
+            gpu: Rc::clone(gpu),
+            raw,
+        })
+    }
+
+    /// The image of a texture of GL's own; the context is current.
+    pub(super) fn of_texture(
+        gpu: &Rc<Inner>,
+        texture: glow::NativeTexture,
+    ) -> Result<Image, EglError> {
+        let list = [api::GL_TEXTURE_LEVEL, 0, egl::NONE];
+        // A name of GL, in the place of an address.
+        let name = ptr::without_provenance_mut::<c_void>(texture.0.get() as usize);
+        // SAFETY: the list ends with EGL_NONE; the texture is one of this
+        // context, which is current.
+        let raw = unsafe {
+            (gpu.images.create_image)(
+                gpu.display.as_ptr(),
+                gpu.context.as_ptr(),
+                api::GL_TEXTURE_2D,
+                name,
+                list.as_ptr(),
+            )
+        };
+        if raw == egl::NO_IMAGE {
+            return Err(EglError::Egl {
+                operation: "eglCreateImageKHR",
+                on: gpu.renderer.clone(),
+                code: api::last_error(gpu.images.get_error),
             });
         }
         Ok(Image {
@@ -78,14 +116,6 @@ impl Drop for Image {
     }
 }
 
-/// Whether this format was tried with the drivers that check no bounds.
-fn is_verified(fourcc: Fourcc) -> bool {
-    matches!(
-        fourcc,
-        Fourcc::XRGB8888 | Fourcc::ARGB8888 | Fourcc::XBGR8888 | Fourcc::ABGR8888
-    )
-}
-
 /// The attribute names of one plane (`EGL/eglext.h`): its handle, offset,
 /// stride, and the low and high half of its modifier.
 const PLANES: [[egl::Int; 5]; 4] = [
@@ -95,8 +125,8 @@ const PLANES: [[egl::Int; 5]; 4] = [
     [0x3440, 0x3441, 0x3442, 0x3449, 0x344A],
 ];
 
-/// The attribute list that describes a checked frame to eglCreateImageKHR, or
-/// why there is none.
+/// The attributes that describe a checked frame to eglCreateImageKHR, without
+/// the end of the list, or why there are none.
 ///
 /// Without EGL_EXT_image_dma_buf_import_modifiers (`modifiers`) there are no
 /// attributes for a modifier or a fourth plane.
@@ -133,7 +163,6 @@ fn attributes(
             list.extend([modifier_low, low, modifier_high, high]);
         }
     }
-    list.push(egl::NONE);
     Ok(list)
 }
 
@@ -146,6 +175,63 @@ fn halves(modifier: u64) -> [egl::Int; 2] {
     ]
 }
 
+impl Inner {
+    /// Whether the driver can be asked to import such a frame.
+    pub(super) fn check_frame(&self, frame: &Frame) -> Result<(), EglError> {
+        // Seen with Mesa 25: llvmpipe takes 640x480 of a format with 8 bytes a
+        // pixel and a stride of 640, and reads beyond the memory. So none but
+        // those whose planes were measured and found within their buffers.
+        if frame.fourcc.planes().is_none() {
+            return Err(EglError::Unchecked {
+                frame: words(frame),
+                fourcc: frame.fourcc,
+            });
+        }
+        // Nor does it look at this, and has room for so many tiles.
+        if frame.width.max(frame.height) > self.max_size {
+            return Err(EglError::TooLarge {
+                on: self.renderer.clone(),
+                frame: words(frame),
+                limit: self.max_size,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether llvmpipe can map this memory to read and write.
+    ///
+    /// Where it cannot, Mesa 25.0 takes it all the same, and maps it later with
+    /// a stride of its own choice.
+    fn check_memory(&self, frame: &Frame, handle: BorrowedFd<'_>) -> Result<(), EglError> {
+        let map = || {
+            let fd = fcntl_dupfd_cloexec(handle, 0);
+            let fd = fd.map_err(|source| EglError::Handles {
+                source: source.into(),
+            })?;
+            let buffer = Buffer::from_fd(fd)?;
+            buffer
+                .map(Access::ReadWrite)
+                .map_err(|reason| EglError::Memory {
+                    on: self.renderer.clone(),
+                    frame: words(frame),
+                    reason,
+                })
+        };
+        map().map(drop)
+    }
+
+    /// Which part of the frame, or of its memory, the driver most likely
+    /// refused.
+    fn suspect(&self, code: EglCode, frame: &Frame) -> String {
+        if self.is_llvmpipe() && code == EglCode::BAD_ALLOC && frame.planes.len() > 1 {
+            return "Mesa's software device lists such formats, but takes none of several planes \
+                    (seen with Mesa 25.0); import_planes does"
+                .to_owned();
+        }
+        suspect(code, frame, &self.formats().unwrap_or_default())
+    }
+}
+
 /// Which part of the frame the driver most likely refused.
 ///
 /// The codes are those of EGL_EXT_image_dma_buf_import and its modifiers
@@ -155,8 +241,15 @@ fn suspect(code: EglCode, frame: &Frame, formats: &[Format]) -> String {
     if let Err(why) = takes(formats, frame.fourcc, frame.modifier) {
         return why;
     }
-    if frame.fourcc.planes() == Some(1) && frame.planes.len() > 1 {
-        return format!("{} has one plane", frame.fourcc);
+    if let Some(planes) = frame.fourcc.planes()
+        && frame.planes.len() > planes
+        && frame.modifier == LINEAR
+    {
+        return format!(
+            "{} has {planes} planes, not {}",
+            frame.fourcc,
+            frame.planes.len()
+        );
     }
     match code {
         EglCode::BAD_MATCH => "it is likely the format or the size".to_owned(),
@@ -176,7 +269,7 @@ fn suspect(code: EglCode, frame: &Frame, formats: &[Format]) -> String {
 mod tests {
     use super::*;
     use crate::import::egl::Modifier;
-    use crate::share::Plane;
+    use crate::share::{Fourcc, Plane};
     use std::os::fd::AsFd;
 
     fn nv12(modifier: u64) -> Frame {
@@ -228,7 +321,6 @@ mod tests {
                 i32::MIN + 2,
                 0x3446,
                 0x0100_0000, // its modifier
-                0x3038,
             ]
         );
     }

@@ -2,21 +2,50 @@
 //!
 //! libEGL.so.1 is loaded when a [`Gpu`] is opened, so a program built with this
 //! runs where there is none, and says so. A `Gpu` is one device, picked on
-//! purpose ([`Device`]), with a surfaceless context. [`Gpu::import_texture`]
-//! makes a frame readable by a shader, [`Gpu::import_target`] makes it
-//! something to draw into, and [`Gpu::draw`] does the one into the other.
+//! purpose ([`Device`], [`devices`]), with a surfaceless context.
+//! [`Gpu::import_texture`] makes a frame readable by a shader,
+//! [`Gpu::import_target`] makes it something to draw into, and [`Gpu::draw`]
+//! does the one into the other. [`Gpu::new_target`] is the other way: what the
+//! driver allocated, as a frame for others.
+//!
+//! A frame of YUV is read with [`Gpu::import_yuv`], and RGB made of it either by
+//! the driver or by the shader, as [`Hints`] say.
 //!
 //! Row 0 of a frame is at `t = 0` of a texture and at `y = 0` of a target:
 //! nothing is flipped on the way.
 //!
 //! # Who waits for whom
 //! The device reads and writes the memory itself. Draw only when the frame's
-//! producer has said that it is complete, and pass a drawn frame on only after
-//! [`Gpu::finish`].
+//! producer has said that it is complete, or after [`Gpu::wait_for`] a fence of
+//! his. Pass a drawn frame on only after [`Gpu::finish`], or with the
+//! [`Gpu::fence`] of the drawing.
+//!
+//! # What is kept from Mesa
+//! Seen with Mesa 25.0, whose software device (llvmpipe) reads and writes the
+//! memory with the CPU and looks at few of the numbers that it is told:
+//! - reads beyond the memory, of a stride that is too short or a plane that is
+//!   too long: every plane is measured, and formats that cannot be are refused;
+//! - writes beyond the memory, of a target whose height or width is no multiple
+//!   of 4, and SIGSEGV for rows that do not start at multiples of 16 bytes: both
+//!   are asked of a target;
+//! - memory that it cannot map to write, which it maps later with another
+//!   stride: it is tried before;
+//! - frames larger than its textures: they are refused;
+//! - a DRM node without a GPU, where it cannot map what it imports: BAD_ALLOC,
+//!   or SIGSEGV at the first access. Such a node is not opened;
+//! - `textureSize` of a `samplerExternalOES`: SIGSEGV in its compiler; such a
+//!   shader is refused;
+//! - YUV bound to GL_TEXTURE_2D, which samples one plane as a colour: it is
+//!   refused;
+//! - a texture exported after it was drawn with, which is copied while threads
+//!   still write to it: it is exported before.
 //!
 //! # Sources
 //! EGL_EXT_image_dma_buf_import and its `_modifiers`, EGL_EXT_platform_device,
-//! EGL_KHR_surfaceless_context, GL_OES_EGL_image, all in the Khronos registry.
+//! EGL_KHR_surfaceless_context, EGL_MESA_image_dma_buf_export,
+//! EGL_ANDROID_native_fence_sync, GL_OES_EGL_image and
+//! GL_OES_EGL_image_external_essl3, all in the Khronos registry; of Mesa,
+//! `lp_texture.c` and `egl_dri2.c`.
 //!
 //! ```no_run
 //! // Not run: imports need a dma-buf exporter.
@@ -62,17 +91,23 @@ mod api;
 mod device;
 mod draw;
 mod error;
+mod export;
 mod format;
 mod image;
+mod sync;
+mod taker;
+mod texture;
+mod yuv;
 
-pub use device::Device;
-pub use draw::{Shader, Target, Texture};
+pub use device::{Device, DeviceInfo, devices};
+pub use draw::Shader;
 pub use error::{EglCode, EglError, GlCode};
 pub use format::{Format, Modifier};
+pub use texture::{Target, Texture};
+pub use yuv::{ColorSpace, Hints, Range, Siting};
 
-use api::{Egl, ImageTargetTexture2d, Images, Modifiers};
-use device::Extensions;
-use image::Image;
+use api::{Egl, Exports, ImageTargetTexture2d, Images, Modifiers, Syncs};
+use device::{Extensions, kernel_driver};
 
 /// A GPU, or the CPU in its place: an EGL device with an OpenGL ES 3 context.
 ///
@@ -100,9 +135,15 @@ struct Inner {
     gl: glow::Context,
     images: Images,
     modifiers: Option<Modifiers>,
+    /// Or the extensions that it takes.
+    exports: Result<Exports, Vec<&'static str>>,
+    syncs: Result<Syncs, Vec<&'static str>>,
     image_target: ImageTargetTexture2d,
     device: Device,
+    why: String,
     renderer: String,
+    /// GL_MAX_TEXTURE_SIZE.
+    max_size: u32,
 }
 
 impl Gpu {
@@ -110,9 +151,10 @@ impl Gpu {
     ///
     /// # Errors
     /// [`EglError::Library`] without libEGL.so.1, [`EglError::NoDevice`] and
-    /// [`EglError::Node`] where the device is not there, [`EglError::Missing`]
-    /// where its driver cannot import, and [`EglError::Egl`] where it does not
-    /// start.
+    /// [`EglError::Node`] where the device is not there, [`EglError::NoGpu`]
+    /// where the CPU would draw for a card that only has screens,
+    /// [`EglError::Missing`] where its driver cannot import, and
+    /// [`EglError::Egl`] where it does not start.
     ///
     /// ```no_run
     /// // Not run: needs a GPU.
@@ -121,10 +163,33 @@ impl Gpu {
     /// # Ok::<(), dmashare::import::egl::EglError>(())
     /// ```
     pub fn open(device: &Device) -> Result<Gpu, EglError> {
-        // SAFETY: libEGL.so.1 is the ABI name of EGL; loading it runs only its
-        // own constructors. khronos-egl keeps it loaded.
-        let egl = unsafe { Egl::load_required_from_filename("libEGL.so.1") }
-            .map_err(|error| EglError::Library(error.to_string().into()))?;
+        match device {
+            Device::Any => Gpu::open_any(),
+            Device::Software | Device::Node(_) => {
+                Gpu::open_one(device, format!("the {device} was asked for"))
+            }
+        }
+    }
+
+    /// The first GPU that imports, or the software device.
+    fn open_any() -> Result<Gpu, EglError> {
+        let mut passed = Vec::new();
+        for found in devices()?.into_iter().filter(|found| !found.is_software()) {
+            let why = format!("the driver of the {found} imports dma-bufs");
+            match Gpu::open_one(&found.device, why) {
+                Ok(gpu) => return Ok(gpu),
+                Err(error) => passed.push(error.to_string()),
+            }
+        }
+        let why = match passed.is_empty() {
+            true => "EGL has no device with a GPU".to_owned(),
+            false => passed.join("; "),
+        };
+        Gpu::open_one(&Device::Software, why)
+    }
+
+    fn open_one(device: &Device, why: String) -> Result<Gpu, EglError> {
+        let egl = device::load()?;
         let display = device::display(&egl, device)?;
         let failed = |operation| {
             move |error: egl::Error| EglError::Egl {
@@ -153,11 +218,36 @@ impl Gpu {
             false => None,
         };
 
+        let exports = match extensions.lacking(EXPORTS) {
+            lacking if lacking.is_empty() => Ok(Exports::load(&egl)?),
+            lacking => Err(lacking),
+        };
+        let syncs = match extensions.lacking(SYNCS) {
+            lacking if lacking.is_empty() => Ok(Syncs::load(&egl)?),
+            lacking => Err(lacking),
+        };
+
         let context = Context::new(&egl, display).map_err(failed("eglCreateContext"))?;
         context.make_current().map_err(failed("eglMakeCurrent"))?;
         let (gl, image_target) = load_gl(&egl, device)?;
         // SAFETY: a context is current.
-        let renderer = unsafe { gl.get_parameter_string(glow::RENDERER) };
+        let (renderer, max_size) = unsafe {
+            (
+                gl.get_parameter_string(glow::RENDERER),
+                gl.get_parameter_i32(glow::MAX_TEXTURE_SIZE),
+            )
+        };
+        // On a node without a GPU Mesa draws with the CPU in memory of that
+        // node (kms_swrast), and cannot map what it imports there.
+        if let Device::Node(path) = device
+            && draws_with_the_cpu(&renderer)
+        {
+            let node = match kernel_driver(path) {
+                Some(driver) => format!("{} ({driver})", path.display()),
+                None => path.display().to_string(),
+            };
+            return Err(EglError::NoGpu { node, renderer });
+        }
         let context = context.into_raw();
         Ok(Gpu(Rc::new(Inner {
             egl,
@@ -166,9 +256,13 @@ impl Gpu {
             gl,
             images,
             modifiers,
+            exports,
+            syncs,
             image_target,
             device: device.clone(),
+            why,
             renderer,
+            max_size: u32::try_from(max_size).unwrap_or(0),
         })))
     }
 
@@ -184,7 +278,7 @@ impl Gpu {
         &self.0.renderer
     }
 
-    /// The device that was asked for.
+    /// The device: that which was asked for, or was found.
     ///
     /// ```no_run
     /// // Not run: needs a driver that imports dma-bufs.
@@ -196,8 +290,25 @@ impl Gpu {
         &self.0.device
     }
 
+    /// Why it is this device, in words: which others were passed over, and what
+    /// is wrong with each.
+    ///
+    /// ```no_run
+    /// // Not run: needs a driver that imports dma-bufs.
+    /// # use dmashare::import::egl::{Device, Gpu};
+    /// let gpu = Gpu::open(&Device::Any)?;
+    /// println!("{gpu}: {}", gpu.why()); // ...: EGL has no device with a GPU
+    /// # Ok::<(), dmashare::import::egl::EglError>(())
+    /// ```
+    pub fn why(&self) -> &str {
+        &self.0.why
+    }
+
     /// The formats and modifiers that the driver says it imports; empty where
     /// it lacks EGL_EXT_image_dma_buf_import_modifiers and cannot say.
+    ///
+    /// Not all that is listed is taken: Mesa's software device (seen with 25.0)
+    /// lists NV12 and others of several planes, and takes none of them whole.
     ///
     /// # Errors
     /// [`EglError::Egl`] where the driver fails to answer.
@@ -221,10 +332,12 @@ impl Gpu {
     ///
     /// # Errors
     /// [`EglError::Handle`] for a frame that does not lie in its handles or
-    /// handles that are no dma-bufs, [`EglError::Unchecked`] for a format that was
-    /// not tried yet with drivers that check no bounds (32-bit RGB was),
-    /// [`EglError::Inexpressible`], [`EglError::Import`] and [`EglError::ExternalOnly`] where the driver
-    /// does not take it, with what it likely was.
+    /// handles that are no dma-bufs; [`EglError::Unchecked`] for a format whose
+    /// layout is not known here ([`Fourcc::planes`](crate::share::Fourcc::planes)),
+    /// since some drivers check no bounds; [`EglError::TooLarge`];
+    /// [`EglError::Inexpressible`], [`EglError::Import`] and
+    /// [`EglError::ExternalOnly`] where the driver does not take it, with what it
+    /// likely was.
     ///
     /// ```no_run
     /// // Not run: needs a dma-buf.
@@ -243,7 +356,107 @@ impl Gpu {
     ) -> Result<Texture, EglError> {
         let handles = import::check(frame, buffers)?;
         self.0.make_current()?;
-        Texture::new(Image::new(&self.0, frame, &handles)?, frame)
+        Texture::plain(&self.0, frame, &handles)
+    }
+
+    /// The frame in these dma-bufs as a GL_TEXTURE_EXTERNAL_OES to sample from:
+    /// the driver makes RGB of it, of YUV by these hints.
+    ///
+    /// Nothing is copied, as with [`import_texture`](Gpu::import_texture).
+    ///
+    /// # Errors
+    /// Those of [`import_texture`](Gpu::import_texture), but for
+    /// [`EglError::ExternalOnly`], and [`EglError::Missing`] without
+    /// GL_OES_EGL_image_external_essl3.
+    ///
+    /// ```no_run
+    /// // Not run: needs a dma-buf.
+    /// # use dmashare::import::egl::{EglError, Gpu, Hints, Texture};
+    /// # use dmashare::share::{Fourcc, Frame};
+    /// # use dmashare::buffer::Buffer;
+    /// # fn f(gpu: &Gpu, dma_buf: &Buffer) -> Result<Texture, Box<dyn std::error::Error>> {
+    /// let frame = Frame::packed(640, 480, Fourcc::new(*b"YUYV"))?;
+    /// let camera = gpu.import_external(&frame, &[dma_buf], &Hints::default())?;
+    /// # Ok(camera) }
+    /// ```
+    pub fn import_external(
+        &self,
+        frame: &Frame,
+        buffers: &[impl Borrow<Buffer>],
+        hints: &Hints,
+    ) -> Result<Texture, EglError> {
+        let handles = import::check(frame, buffers)?;
+        self.0.make_current()?;
+        Texture::external(&self.0, frame, &handles, hints)
+    }
+
+    /// The planes of a linear YUV frame in these dma-bufs as a GL_TEXTURE_2D
+    /// each, in `uniform sampler2D frame`, `frame1` and `frame2` of a shader:
+    /// the shader makes RGB of them, as that with the
+    /// [`prelude`](Texture::prelude) of this texture does, by these hints.
+    ///
+    /// For drivers that take no YUV, or not this one: all they need is R8, and
+    /// GR88 or such. Two pixels of YUYV and its like are one texel of RGBA.
+    /// Nothing is copied, as with [`import_texture`](Gpu::import_texture).
+    ///
+    /// # Errors
+    /// [`EglError::NoPlanes`] for a frame that is no YUV or not linear, and those
+    /// of [`import_texture`](Gpu::import_texture).
+    ///
+    /// ```no_run
+    /// // Not run: needs a dma-buf.
+    /// # use dmashare::import::egl::{EglError, Gpu, Hints, Texture};
+    /// # use dmashare::share::{Fourcc, Frame};
+    /// # use dmashare::buffer::Buffer;
+    /// # fn f(gpu: &Gpu, dma_buf: &Buffer) -> Result<Texture, Box<dyn std::error::Error>> {
+    /// let frame = Frame::packed(640, 480, Fourcc::new(*b"NV12"))?;
+    /// let video = gpu.import_planes(&frame, &[dma_buf], &Hints::default())?;
+    /// assert_eq!(video.planes().len(), 2);
+    /// # Ok(video) }
+    /// ```
+    pub fn import_planes(
+        &self,
+        frame: &Frame,
+        buffers: &[impl Borrow<Buffer>],
+        hints: &Hints,
+    ) -> Result<Texture, EglError> {
+        let handles = import::check(frame, buffers)?;
+        self.0.make_current()?;
+        Texture::planes_of(&self.0, frame, &handles, hints)
+    }
+
+    /// A YUV frame in these dma-bufs by whatever way the driver takes it:
+    /// [`import_external`](Gpu::import_external), or else
+    /// [`import_planes`](Gpu::import_planes). A shader with the
+    /// [`prelude`](Texture::prelude) of the texture reads either.
+    ///
+    /// # Errors
+    /// Those of [`import_external`](Gpu::import_external), where neither works.
+    ///
+    /// ```no_run
+    /// // Not run: needs a dma-buf.
+    /// # use dmashare::import::egl::{ColorSpace, EglError, Gpu, Hints, Range, Texture};
+    /// # use dmashare::share::{Fourcc, Frame};
+    /// # use dmashare::buffer::Buffer;
+    /// # fn f(gpu: &Gpu, dma_buf: &Buffer) -> Result<Texture, Box<dyn std::error::Error>> {
+    /// let frame = Frame::packed(1920, 1080, Fourcc::new(*b"NV12"))?;
+    /// let hints = Hints::new(ColorSpace::Bt709, Range::Limited);
+    /// let video = gpu.import_yuv(&frame, &[dma_buf], &hints)?;
+    /// # Ok(video) }
+    /// ```
+    pub fn import_yuv(
+        &self,
+        frame: &Frame,
+        buffers: &[impl Borrow<Buffer>],
+        hints: &Hints,
+    ) -> Result<Texture, EglError> {
+        match self.import_external(frame, buffers, hints) {
+            Err(error @ (EglError::Import { .. } | EglError::Missing { .. })) => {
+                let by_planes = self.import_planes(frame, buffers, hints);
+                by_planes.map_err(|_| error)
+            }
+            imported => imported,
+        }
     }
 
     /// The frame in these dma-bufs as something to draw into.
@@ -278,7 +491,7 @@ impl Gpu {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Target, EglError> {
-        Target::new(self.import_texture(frame, buffers)?, frame, buffers)
+        Target::imported(self.import_texture(frame, buffers)?, frame, buffers)
     }
 
     /// Waits until all that was drawn is in memory (`glFinish`).
@@ -333,7 +546,33 @@ impl fmt::Debug for Gpu {
     }
 }
 
+/// What [`Gpu::new_target`] takes.
+const EXPORTS: &[&str] = &[
+    "EGL_KHR_gl_texture_2D_image",
+    "EGL_MESA_image_dma_buf_export",
+];
+
+/// What [`Gpu::fence`] and [`Gpu::wait_for`] take.
+const SYNCS: &[&str] = &[
+    "EGL_KHR_fence_sync",
+    "EGL_KHR_wait_sync",
+    "EGL_ANDROID_native_fence_sync",
+];
+
+/// Whether this GL_RENDERER is one of Mesa's that draw with the CPU.
+fn draws_with_the_cpu(renderer: &str) -> bool {
+    ["llvmpipe", "softpipe", "swrast"]
+        .iter()
+        .any(|name| renderer.starts_with(name))
+}
+
 impl Inner {
+    fn gl_extensions_lacking(&self, names: &[&'static str]) -> Vec<&'static str> {
+        let there = self.gl.supported_extensions();
+        let lacking = names.iter().copied().filter(|name| !there.contains(*name));
+        lacking.collect()
+    }
+
     fn make_current(&self) -> Result<(), EglError> {
         make_current(&self.egl, self.display, self.context).map_err(|error| EglError::Egl {
             operation: "eglMakeCurrent",

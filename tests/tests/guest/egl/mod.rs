@@ -1,8 +1,16 @@
 //! The GPU reads and draws in the dma-bufs of every way, in place.
 
+mod bounds;
+mod device;
+mod export;
+mod fence;
+mod refusals;
+mod taker;
+mod yuv;
+
 use std::sync::Arc;
 
-use dmashare::alloc::{Allocate, Memfd, Request};
+use dmashare::alloc::{Allocate, Memfd, Request, Way};
 use dmashare::buffer::{Access, Buffer};
 use dmashare::import::HandleError;
 use dmashare::import::egl::{Device, EglError, Gpu};
@@ -12,6 +20,24 @@ use dmashare_tests::held;
 use libtest_mimic::Trial;
 
 use crate::{ensure, test, text};
+
+pub(crate) use device::child;
+
+/// Names a node whose GPU is to be tested in place of the software device.
+const DEVICE: &str = "DMASHARE_EGL_DEVICE";
+
+fn gpu() -> Result<Gpu, String> {
+    let device = match std::env::var_os(DEVICE) {
+        Some(node) => Device::Node(node.into()),
+        None => Device::Software,
+    };
+    Gpu::open(&device).map_err(text)
+}
+
+/// Some of this is told of llvmpipe alone.
+fn is_llvmpipe() -> bool {
+    std::env::var_os(DEVICE).is_none()
+}
 
 /// Gives every texel another colour, exactly: red and blue swapped, green
 /// inverted, mirrored left to right.
@@ -33,7 +59,7 @@ pub(crate) fn trials_of(way: &Arc<dyn Allocate>) -> Vec<Trial> {
         let way = Arc::clone(way);
         test(&format!("{name}::{check}"), move || run(&*way))
     };
-    vec![
+    let mut trials = vec![
         trial("egl_reads_and_draws_in_place", reads_and_draws_in_place),
         trial("egl_keeps_to_offset_and_stride", keeps_to_offset_and_stride),
         trial("egl_draws_no_further_than_memory", draws_no_further),
@@ -43,15 +69,34 @@ pub(crate) fn trials_of(way: &Arc<dyn Allocate>) -> Vec<Trial> {
         ),
         trial("egl_sees_later_writes", sees_later_writes),
         trial("egl_imports_leak_nothing", imports_leak_nothing),
-    ]
+    ];
+    trials.extend(yuv::trials_of(way));
+    trials
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         test("egl::lists_what_it_imports", lists_what_it_imports),
         test("egl::refuses_a_memfd", refuses_a_memfd),
         test("egl::tells_what_a_shader_lacks", tells_what_a_shader_lacks),
-    ]
+    ];
+    trials.extend(bounds::trials());
+    trials.extend(device::trials());
+    trials.extend(export::trials());
+    trials.extend(fence::trials());
+    trials.extend(refusals::trials());
+    trials.extend(taker::trials());
+    trials.extend(yuv::trials());
+    trials
+}
+
+/// A way that makes dma-bufs, for what is not asked of each.
+fn any_way() -> Result<Box<dyn Allocate>, String> {
+    let ways = [Way::DmaHeap, Way::Udmabuf, Way::Module, Way::Dumb];
+    let mut opened = ways.into_iter().filter_map(|way| way.open().ok());
+    opened
+        .next()
+        .ok_or_else(|| "no way makes dma-bufs".to_owned())
 }
 
 /// A frame in a buffer, and the pixels as they lie in memory.
@@ -71,9 +116,13 @@ impl Shared {
     }
 
     pub(crate) fn write(&self, pixels: &[u8]) -> Verdict {
+        self.write_plane(0, pixels)
+    }
+
+    fn write_plane(&self, plane: usize, pixels: &[u8]) -> Verdict {
         let mut mapping = self.buffer.map(Access::Write).map_err(text)?;
         let mut guard = mapping.access(Access::Write).map_err(text)?;
-        let rows = self.frame.rows(0).map_err(text)?;
+        let rows = self.frame.rows(plane).map_err(text)?;
         guard.write_rows(rows, pixels).map_err(text)?;
         guard.finish().map_err(text)
     }
@@ -138,7 +187,7 @@ pub(crate) fn compare(got: &[u8], expected: &[u8]) -> Verdict {
 }
 
 fn reads_and_draws_in_place(way: &dyn Allocate) -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let (from, to) = (Shared::new(way, frame()?)?, Shared::new(way, frame()?)?);
     from.write(&pixels(0))?;
     draw(&gpu, &from, &to).map_err(text)?;
@@ -148,7 +197,7 @@ fn reads_and_draws_in_place(way: &dyn Allocate) -> Verdict {
 }
 
 fn keeps_to_offset_and_stride(way: &dyn Allocate) -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let mut frame = frame()?;
     frame.planes[0].offset = 4096;
     frame.planes[0].stride = 64 * 4 + 256;
@@ -183,7 +232,7 @@ fn keeps_to_offset_and_stride(way: &dyn Allocate) -> Verdict {
 /// four rows at a time, and is kept from those that are not there. Where they
 /// are, they keep what is in them.
 fn draws_no_further(way: &dyn Allocate) -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let shader = gpu.shader(SHADER).map_err(text)?;
     for height in [1, 2, 3, 4, 5] {
         // A row is a page, so no page is left over at the end of the buffer.
@@ -223,7 +272,7 @@ fn draws_no_further(way: &dyn Allocate) -> Verdict {
 }
 
 fn sees_later_writes(way: &dyn Allocate) -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let (from, to) = (Shared::new(way, frame()?)?, Shared::new(way, frame()?)?);
     let texture = gpu
         .import_texture(&from.frame, &[&from.buffer])
@@ -241,7 +290,7 @@ fn sees_later_writes(way: &dyn Allocate) -> Verdict {
 }
 
 fn imports_leak_nothing(way: &dyn Allocate) -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let (from, to) = (Shared::new(way, frame()?)?, Shared::new(way, frame()?)?);
     from.write(&pixels(0))?;
     // The first draw starts the driver's threads, with their handles.
@@ -261,7 +310,7 @@ fn imports_leak_nothing(way: &dyn Allocate) -> Verdict {
 }
 
 fn lists_what_it_imports() -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let formats = gpu.formats().map_err(text)?;
     let has = |fourcc| formats.iter().any(|format| format.fourcc == fourcc);
     ensure(has(Fourcc::XRGB8888) && has(Fourcc::ARGB8888), || {
@@ -270,7 +319,7 @@ fn lists_what_it_imports() -> Verdict {
 }
 
 fn refuses_a_memfd() -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let frame = frame()?;
     let size = frame.size_of_buffer(0).map_err(text)?;
     let memfd = Memfd::new().allocate(&Request::new(size)).map_err(text)?;
@@ -281,7 +330,7 @@ fn refuses_a_memfd() -> Verdict {
 }
 
 fn refuses_a_frame_beyond_its_buffer(way: &dyn Allocate) -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     let mut shared = Shared::new(way, frame()?)?;
     shared.frame.height += 1;
     match gpu.import_target(&shared.frame, &[&shared.buffer]) {
@@ -291,7 +340,7 @@ fn refuses_a_frame_beyond_its_buffer(way: &dyn Allocate) -> Verdict {
 }
 
 fn tells_what_a_shader_lacks() -> Verdict {
-    let gpu = Gpu::open(&Device::Software).map_err(text)?;
+    let gpu = gpu()?;
     match gpu.shader("#version 300 es\nvoid main() { no_such_name = 1.0; }") {
         Err(EglError::Shader { log, .. }) if log.contains("no_such_name") => Ok(()),
         other => Err(format!("{other:?}")),
