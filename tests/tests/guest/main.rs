@@ -10,6 +10,7 @@ mod egl;
 mod fence;
 mod flip;
 mod gem;
+mod gbm;
 mod kms;
 mod memory;
 mod negotiate;
@@ -58,6 +59,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(fence::trials());
     trials.extend(flip::trials());
     trials.extend(gem::trials());
+    trials.extend(gbm::trials());
     trials.extend(memory::trials());
     trials.extend(negotiate::trials());
     trials.extend(sealed::trials());
@@ -87,6 +89,7 @@ fn with_devices(way: &Arc<dyn Allocate>) -> Vec<Trial> {
     if way.way().for_devices() {
         trials.extend(egl::trials_of(way));
         trials.extend(fence::trials_of(way));
+        trials.extend(gbm::trials_of(way));
         trials.extend(kms::trials_of(way));
         trials.extend(memory::trials_of(way));
         trials.extend(v4l2::trials_of(way));

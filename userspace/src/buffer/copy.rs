@@ -53,7 +53,7 @@ fn head(at: *const u8, len: usize) -> usize {
 ///
 /// # Safety
 /// `from..from + into.len()` must be mapped for reading.
-pub(super) unsafe fn load(from: *const u8, into: &mut [u8]) {
+pub(crate) unsafe fn load(from: *const u8, into: &mut [u8]) {
     // SAFETY: the caller vouches for `from`, and `into` is memory of our own.
     let done = unsafe { long(from, into.as_mut_ptr(), into.len()) };
     let into = &mut into[done..];
@@ -84,7 +84,7 @@ pub(super) unsafe fn load(from: *const u8, into: &mut [u8]) {
 ///
 /// # Safety
 /// `into..into + from.len()` must be mapped for writing.
-pub(super) unsafe fn store(from: &[u8], into: *mut u8) {
+pub(crate) unsafe fn store(from: &[u8], into: *mut u8) {
     // SAFETY: as in `load`.
     let done = unsafe { long(from.as_ptr(), into, from.len()) };
     let from = &from[done..];

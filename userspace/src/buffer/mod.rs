@@ -35,7 +35,7 @@
 //! }
 //! ```
 
-mod copy;
+pub(crate) mod copy;
 mod dma_buf;
 mod error;
 mod file;

@@ -2,6 +2,8 @@
 //!
 //! By hand, so that this way to allocate needs no cargo feature.
 
+#[cfg(feature = "gbm")]
+use std::os::fd::AsRawFd;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::fs::OFlags;
@@ -50,6 +52,8 @@ struct PrimeHandle {
 const GET_CAP: Opcode = opcode::read_write::<GetCap>(b'd', 0x0c);
 const DROP_MASTER: Opcode = opcode::none(b'd', 0x1f);
 const PRIME_HANDLE_TO_FD: Opcode = opcode::read_write::<PrimeHandle>(b'd', 0x2d);
+#[cfg(feature = "gbm")]
+const PRIME_FD_TO_HANDLE: Opcode = opcode::read_write::<PrimeHandle>(b'd', 0x2e);
 const CREATE_DUMB: Opcode = opcode::read_write::<CreateDumb>(b'd', 0xb2);
 const DESTROY_DUMB: Opcode = opcode::read_write::<DestroyDumb>(b'd', 0xb4);
 
@@ -101,6 +105,25 @@ pub(crate) fn prime_handle_to_fd(card: BorrowedFd<'_>, handle: u32) -> Result<Ow
     }
     // SAFETY: the call succeeded, so this is a new fd that no one else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(request.fd) })
+}
+
+/// `DRM_IOCTL_PRIME_FD_TO_HANDLE`: the handle of a dma-buf, one for each open
+/// file.
+#[cfg(feature = "gbm")]
+pub(crate) fn prime_fd_to_handle(card: BorrowedFd<'_>, dma_buf: BorrowedFd<'_>) -> Result<u32> {
+    let mut request = PrimeHandle {
+        handle: 0,
+        flags: 0,
+        fd: dma_buf.as_raw_fd(),
+    };
+    // SAFETY: the opcode reads and writes one `PrimeHandle`.
+    unsafe {
+        ioctl::ioctl(
+            card,
+            Updater::<PRIME_FD_TO_HANDLE, PrimeHandle>::new(&mut request),
+        )?;
+    }
+    Ok(request.handle)
 }
 
 #[cfg(test)]
