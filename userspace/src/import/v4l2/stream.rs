@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -602,6 +603,14 @@ impl<B: Borrow<Buffer>> Stream<B> {
 fn names<B: Borrow<Buffer>>(buffers: &[B]) -> String {
     let names = buffers.iter().map(|buffer| buffer.borrow().name());
     names.collect::<Vec<_>>().join(" and ")
+}
+
+/// To poll(2) for the next slot that is done. Where no slot is queued that gives
+/// an error at once.
+impl<B: Borrow<Buffer>> AsFd for Stream<B> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.claim.queue.device.node()
+    }
 }
 
 impl<B: Borrow<Buffer>> fmt::Debug for Stream<B> {
