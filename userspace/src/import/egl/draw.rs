@@ -10,6 +10,7 @@ use super::error::{EglError, GlCode};
 use super::texture::{Name, Target, Texture};
 use super::yuv;
 use super::{Gpu, Inner};
+use crate::import::Part;
 
 /// One triangle that covers the target, without a vertex buffer.
 const FULL_SCREEN: &str = "#version 300 es
@@ -147,6 +148,32 @@ impl Gpu {
         target: &Target,
         shader: &Shader,
     ) -> Result<(), EglError> {
+        self.draw_part(texture, target, shader, Part::whole(target.size()))
+    }
+
+    /// Draws a part of `target` as [`draw`](Gpu::draw) does all of it. The rest
+    /// stays as it is; what of the part lies beyond the target is left out.
+    ///
+    /// # Errors
+    /// Those of [`draw`](Gpu::draw).
+    ///
+    /// ```no_run
+    /// // Not run: needs imported dma-bufs.
+    /// # use dmashare::import::Part;
+    /// # use dmashare::import::egl::{EglError, Gpu, Shader, Target, Texture};
+    /// # fn f(gpu: &Gpu, texture: &Texture, target: &Target, shader: &Shader) -> Result<(), EglError> {
+    /// let changed = Part { x: 64, y: 0, width: 320, height: 240 };
+    /// gpu.draw_part(texture, target, shader, changed)?;
+    /// gpu.finish()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn draw_part(
+        &self,
+        texture: &Texture,
+        target: &Target,
+        shader: &Shader,
+        part: Part,
+    ) -> Result<(), EglError> {
         for (what, gpu) in [
             ("texture", texture.gpu()),
             ("target", target.gpu()),
@@ -167,6 +194,7 @@ impl Gpu {
         self.0.make_current()?;
         let gl = &self.0.gl;
         let (width, height) = target.size();
+        let part = part.within((width, height));
         // Exact: no texture is that large.
         let (texture_width, texture_height) = texture.size();
         let (texture_width, texture_height) = (texture_width as f32, texture_height as f32);
@@ -176,14 +204,13 @@ impl Gpu {
             gl.bind_framebuffer(glow::FRAMEBUFFER, Some(target.raw()));
             gl.viewport(0, 0, width.cast_signed(), height.cast_signed());
             // Nothing between what the shader says and the memory.
-            for state in [
-                glow::BLEND,
-                glow::DITHER,
-                glow::SCISSOR_TEST,
-                glow::DEPTH_TEST,
-            ] {
+            for state in [glow::BLEND, glow::DITHER, glow::DEPTH_TEST] {
                 gl.disable(state);
             }
+            gl.enable(glow::SCISSOR_TEST);
+            let [x, y, wide, high] =
+                [part.x, part.y, part.width, part.height].map(u32::cast_signed);
+            gl.scissor(x, y, wide, high);
             gl.color_mask(true, true, true, true);
             gl.use_program(Some(shader.program.raw));
             for ((unit, plane), uniform) in (0..).zip(texture.planes()).zip(&shader.planes) {
@@ -193,6 +220,7 @@ impl Gpu {
             }
             gl.uniform_2_f32(shader.size.as_ref(), texture_width, texture_height);
             gl.draw_arrays(glow::TRIANGLES, 0, 3);
+            gl.disable(glow::SCISSOR_TEST);
             for (unit, _) in (0..).zip(texture.planes()) {
                 gl.active_texture(glow::TEXTURE0 + unit);
                 gl.bind_texture(texture.target(), None);

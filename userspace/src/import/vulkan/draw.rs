@@ -16,7 +16,7 @@ use super::{Gpu, Inner};
 use crate::buffer::Buffer;
 use crate::fence::Fence;
 use crate::frame::Frame;
-use crate::import::{self, words};
+use crate::import::{self, Part, words};
 
 /// A frame that shaders can read; made by [`Gpu::import_texture`] and
 /// [`Gpu::import_planes`].
@@ -173,6 +173,32 @@ impl Gpu {
         shader: &Shader,
         after: &[&Fence],
     ) -> Result<Drawing, VulkanError> {
+        self.draw_part(textures, target, shader, after, Part::whole(target.size()))
+    }
+
+    /// Draws a part of `target` as [`draw`](Gpu::draw) does all of it. The rest
+    /// stays as it is; what of the part lies beyond the target is left out.
+    ///
+    /// # Errors
+    /// Those of [`draw`](Gpu::draw).
+    ///
+    /// ```no_run
+    /// // Not run: needs imported dma-bufs.
+    /// # use dmashare::import::Part;
+    /// # use dmashare::import::vulkan::{Gpu, Shader, Target, Texture, VulkanError};
+    /// # fn f(gpu: &Gpu, texture: &Texture, target: &Target, shader: &Shader) -> Result<(), VulkanError> {
+    /// let changed = Part { x: 64, y: 0, width: 320, height: 240 };
+    /// gpu.draw_part(&[texture], target, shader, &[], changed)?.wait(None)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn draw_part(
+        &self,
+        textures: &[&Texture],
+        target: &Target,
+        shader: &Shader,
+        after: &[&Fence],
+        part: Part,
+    ) -> Result<Drawing, VulkanError> {
         let gpu = &self.0;
         let mut owners = textures.iter().map(|texture| ("texture", &texture.0.gpu));
         let others = [("target", &target.0.gpu), ("shader", &shader.gpu)];
@@ -192,7 +218,7 @@ impl Gpu {
         let images: Vec<&Image> = textures.iter().map(|texture| &texture.0).collect();
         let drawing = gpu.run(after, |job| {
             gpu.write_textures(job, &images);
-            gpu.record_draw(job, &images, &target.0, pipeline);
+            gpu.record_draw(job, &images, &target.0, pipeline, part);
         })?;
         let number = gpu.last.get();
         let used = images.iter().map(|image| &image.last);
@@ -236,7 +262,14 @@ impl Inner {
         unsafe { self.device.update_descriptor_sets(&writes, &[]) };
     }
 
-    fn record_draw(&self, job: &Job, textures: &[&Image], target: &Image, pipeline: vk::Pipeline) {
+    fn record_draw(
+        &self,
+        job: &Job,
+        textures: &[&Image],
+        target: &Image,
+        pipeline: vk::Pipeline,
+        part: Part,
+    ) {
         // One that is given twice changes hands once.
         let mut read: Vec<vk::Image> = textures.iter().map(|image| image.raw).collect();
         read.sort();
@@ -250,7 +283,18 @@ impl Inner {
             reads.chain([write]).collect::<Vec<_>>()
         };
         let (width, height) = target.size;
-        let area = vk::Rect2D::default().extent(vk::Extent2D { width, height });
+        let part = part.within(target.size);
+        let area = vk::Rect2D {
+            // Within the target, whose sides have 31 bits.
+            offset: vk::Offset2D {
+                x: part.x.cast_signed(),
+                y: part.y.cast_signed(),
+            },
+            extent: vk::Extent2D {
+                width: part.width,
+                height: part.height,
+            },
+        };
         let viewport = vk::Viewport {
             x: 0.0,
             y: 0.0,
@@ -266,8 +310,13 @@ impl Inner {
             // What the shader discards stays as it was.
             .load_op(vk::AttachmentLoadOp::LOAD)
             .store_op(vk::AttachmentStoreOp::STORE)];
+        // It may not be empty; what the scissor leaves may.
+        let rendered = match part.width.min(part.height) {
+            0 => vk::Rect2D::default().extent(vk::Extent2D { width, height }),
+            _ => area,
+        };
         let rendering = vk::RenderingInfo::default()
-            .render_area(area)
+            .render_area(rendered)
             .layer_count(1)
             .color_attachments(&color);
         let sets = [job.textures, self.layouts.samplers];
