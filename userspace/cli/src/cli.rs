@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::demo::report::Report;
-use crate::demo::{self, producer};
+use crate::demo::{self, camera, producer};
 use crate::failure::Failure;
 use crate::module::{self, Module};
 use crate::read::{self, Read};
@@ -66,6 +66,9 @@ enum Command {
     /// Process A of the demo
     #[command(hide = true)]
     DemoProducer(producer::Options),
+    /// Process A or B of the camera's demo
+    #[command(hide = true)]
+    DemoCamera(camera::ProcessOptions),
     /// Print this command's manual page, or write those of all its commands into a folder
     #[command(hide = true)]
     Man {
@@ -93,11 +96,9 @@ pub fn main() -> ExitCode {
         Command::Bench(options) => ended(bench::run(&options)),
         Command::BenchConsumer(options) => ended(bench::consume(&options)),
         Command::Demo { options, json } => demo_command(&options, json),
-        // Process B says what A told it: one line for both.
-        Command::DemoProducer(options) => match producer::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => status_of(&error),
-        },
+        // The last process says what these told it: one line for all.
+        Command::DemoProducer(options) => status(&producer::run(&options)),
+        Command::DemoCamera(options) => status(&camera::process(&options)),
         Command::Man { folder } => told(manual_pages(folder.as_deref())),
     }
 }
@@ -132,6 +133,13 @@ fn demo_command(options: &demo::Options, json: bool) -> ExitCode {
             complain(&error.line());
             status_of(&error)
         }
+    }
+}
+
+fn status(done: &Result<(), demo::DemoError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => status_of(error),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cargo_metadata::camino::Utf8Path;
 use dmashare_cli::demo::report::{self, Actor, Report, Step};
 use dmashare_vm::project::Project;
-use dmashare_vm::{Error, Event, Exit, Vm};
+use dmashare_vm::{Error, Event, Exit, Stdin, Vm};
 use image::RgbImage;
 
 use crate::Failure;
@@ -61,23 +61,44 @@ pub(crate) struct Demo<'a> {
 impl Demo<'_> {
     /// Runs it to its end; what the screen showed when the demo said so.
     pub(crate) fn run(&self, vm: &Vm, report: &mut Report) -> Result<RgbImage, Failure> {
-        let mut command = vm
-            .command(self.program.as_str())
-            .args(["demo", "--json", "--hold"])
-            .deadline(self.deadline);
+        let mut arguments = vec!["--hold"];
         if let Some(Input(path)) = self.input {
             let path = path.to_str().ok_or_else(|| Failure::Folder {
                 folder: path.clone(),
                 name: "a file whose name is not UTF-8".to_owned(),
             })?;
-            command = command.args(["--input", path]);
+            arguments.extend(["--input", path]);
         }
+        let mut screen = None;
+        let last_words = self.follow(vm, &arguments, report, |event, hold, report| {
+            if let report::Event::Shown { .. } = event {
+                screen = Some(screendump(vm, report)?);
+                *hold = None;
+            }
+            Ok(())
+        })?;
+        screen.ok_or(Failure::Guest(last_words))
+    }
+
+    /// Runs it with these arguments; `look` sees each event, and the standard
+    /// input of the program, as long as which is there the demo may go on. What
+    /// it said on standard error, after a good end.
+    pub(crate) fn follow(
+        &self,
+        vm: &Vm,
+        arguments: &[&str],
+        report: &mut Report,
+        mut look: impl FnMut(&report::Event, &mut Option<Stdin>, &mut Report) -> Result<(), Failure>,
+    ) -> Result<String, Failure> {
+        let command = vm
+            .command(self.program.as_str())
+            .args(["demo", "--json"])
+            .args(arguments.iter().copied())
+            .deadline(self.deadline);
         let process = command.spawn()?;
-        // As long as this lives, the demo holds its screen.
-        let mut hold = Some(process.stdin());
+        let mut stdin = Some(process.stdin());
         let mut told = Lines::default();
         let mut complaints = Vec::new();
-        let mut screen = None;
         let mut failed = None;
         let exit = loop {
             match process.next_event()? {
@@ -85,31 +106,32 @@ impl Demo<'_> {
                 Event::Exit(exit) => break exit,
                 Event::Stdout(bytes) => {
                     for event in told.push(&bytes) {
-                        match event? {
-                            report::Event::Step(step) => report.step(step)?,
-                            report::Event::Shown { .. } => {
-                                screen = Some(screendump(vm, report)?);
-                                hold = None;
-                            }
+                        let event = event?;
+                        look(&event, &mut stdin, report)?;
+                        match event {
                             report::Event::Failed { message, .. } => failed = Some(message),
-                            _ => {}
+                            // The verdict is the host's.
+                            report::Event::Verdict { .. } | report::Event::Shown { .. } => {}
+                            other => report.tell(other)?,
                         }
                     }
                 }
             }
         };
-        drop(hold);
-        match (exit, screen) {
-            (Exit::Code(0), Some(screen)) => Ok(screen),
-            (exit, _) => Err(Failure::Guest(failed.unwrap_or_else(|| {
-                let complaints = String::from_utf8_lossy(&complaints);
-                format!("{exit:?} {}", complaints.trim())
-            }))),
+        drop(stdin);
+        let complaints = String::from_utf8_lossy(&complaints);
+        match exit {
+            Exit::Code(0) => Ok(complaints.trim().to_owned()),
+            exit => {
+                let last_words = || format!("{exit:?} {}", complaints.trim());
+                Err(Failure::Guest(failed.unwrap_or_else(last_words)))
+            }
         }
     }
 }
 
-fn screendump(vm: &Vm, report: &mut Report) -> Result<RgbImage, Failure> {
+/// What QEMU says that the screen shows.
+pub(crate) fn screendump(vm: &Vm, report: &mut Report) -> Result<RgbImage, Failure> {
     let started = Instant::now();
     let screen = vm.screenshot()?;
     let bytes = u64::from(screen.width()) * u64::from(screen.height()) * 3;

@@ -2,6 +2,7 @@
 //! what the guest's screen shows.
 
 mod build;
+mod camera;
 mod displays;
 mod guest;
 mod output;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use dmashare_cli::demo::camera::bars::Off;
 use dmashare_cli::demo::compare::{Difference, compare};
 use dmashare_cli::demo::picture::{self, PictureError};
 use dmashare_cli::demo::report::{Actor, Event, Report, Step};
@@ -45,11 +47,36 @@ struct Arguments {
     /// Print events as they come, a JSON object a line, instead of a table at the end
     #[arg(long)]
     json: bool,
-    /// How long the demo may take in the guest
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
-    deadline: Duration,
+    /// How long the demo may take in the guest [default: 2m, and what the camera's frames take]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    deadline: Option<Duration>,
+    /// Frames of a virtual camera in place of a picture, in three processes
+    #[arg(long, conflicts_with = "input")]
+    camera: bool,
+    /// How long frames are shown, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "camera",
+        value_parser = clap::value_parser!(u32).range(2..=3600))]
+    seconds: u32,
+    /// Draw with Vulkan instead of EGL and OpenGL ES
+    #[arg(long, requires = "camera")]
+    vulkan: bool,
+    /// Do it once more with a copy into and out of every process, to compare
+    #[arg(long, requires = "camera")]
+    copy: bool,
     #[command(flatten)]
     sources: Sources,
+}
+
+impl Arguments {
+    fn deadline(&self) -> Duration {
+        let frames = match (self.camera, self.copy) {
+            (false, _) => 0,
+            (true, false) => self.seconds,
+            (true, true) => 2 * self.seconds,
+        };
+        let else_enough = Duration::from_secs(120) + Duration::from_secs(frames.into());
+        self.deadline.unwrap_or(else_enough)
+    }
 }
 
 /// Why there is nothing to be seen, or not the right thing.
@@ -70,6 +97,14 @@ enum Failure {
         difference: Difference,
         shown: PathBuf,
     },
+    #[error("the screen does not show the camera's test pattern {pattern}: {off}; see {}", .shown.display())]
+    Off {
+        pattern: u32,
+        off: Off,
+        shown: PathBuf,
+    },
+    #[error("the screen showed {0} of the camera's two test patterns")]
+    Patterns(usize),
     #[error("standard output: {0}")]
     Stdout(#[from] std::io::Error),
 }
@@ -81,7 +116,11 @@ impl Failure {
             // What was asked to boot is part of the input here.
             Failure::Vm(dmashare_vm::Error::NotBooted { .. }) => 2,
             Failure::Vm(error) => error.exit_status(),
-            Failure::Guest(_) | Failure::Differs { .. } | Failure::Stdout(_) => 1,
+            Failure::Guest(_)
+            | Failure::Differs { .. }
+            | Failure::Off { .. }
+            | Failure::Patterns(_)
+            | Failure::Stdout(_) => 1,
         }
     }
 }
@@ -148,8 +187,12 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<(), Failure> {
     let demo = guest::Demo {
         program: &program,
         input: input.as_ref(),
-        deadline: arguments.deadline,
+        deadline: arguments.deadline(),
     };
+    if arguments.camera {
+        camera::run(arguments, &demo, &vm, &output, report)?;
+        return Ok(vm.power_off()?);
+    }
     let screen = demo.run(&vm, report)?;
     vm.power_off()?;
     output.save(&screen)?;

@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 
 use super::compare::Difference;
 use super::picture::PictureError;
+use super::report::Actor;
 
 /// Why the demo did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,27 @@ pub enum DemoError {
     /// Process A ended without a word.
     #[error("process A ended before it passed a frame on: {0}")]
     ProducerEnded(ExitStatus),
+    /// A process of the camera's demo ended without a word.
+    #[error("process {process} ended before its time: {status}")]
+    ProcessEnded {
+        /// Which.
+        process: Actor,
+        /// How.
+        status: ExitStatus,
+    },
+    /// It was to end, and does not.
+    #[error("process {0} does not end; it was killed")]
+    DoesNotEnd(Actor),
+    /// No frame has come to the screen.
+    #[error("no frame has come to the screen")]
+    NoFrames,
+    /// The camera was told to show another pattern, and the screen went on with
+    /// the one before, or there was no time for both.
+    #[error(
+        "the screen showed {0} of the camera's two test patterns; frames come too slowly, or not \
+         at all: try it with more --seconds"
+    )]
+    Patterns(usize),
     /// Process B was gone before process A began.
     #[error("process B ended before process A began")]
     ConsumerEnded,

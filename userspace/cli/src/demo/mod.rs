@@ -6,11 +6,14 @@
 //! over a UNIX socket. B imports it into the GPU, which draws a changed picture
 //! into a second dma-buf, and has the screen scan that one out.
 //!
+//! With `--camera` it is frames of a camera, in three processes: see [`camera`].
+//!
 //! - [`scene`] is what is drawn, in GLSL and in Rust.
 //! - [`compare`] tells whether that is what came out.
 //! - [`report`] is what both processes tell about their steps.
 
 mod allocate;
+pub mod camera;
 pub mod compare;
 mod consumer;
 mod error;
@@ -44,9 +47,13 @@ pub struct Options {
     /// The card to show it on [default: the first that has a screen and imports]
     #[arg(long, value_name = "NODE")]
     pub card: Option<PathBuf>,
-    /// Keep it on the screen until Enter is pressed, or standard input ends
+    /// Keep it on the screen until Enter is pressed, or standard input ends; with --camera at each
+    /// test pattern
     #[arg(long)]
     pub hold: bool,
+    /// Frames of a camera in place of a picture.
+    #[command(flatten)]
+    pub camera: camera::Options,
 }
 
 /// Runs the demo, as process B, and tells `report` about it.
@@ -64,7 +71,15 @@ pub struct Options {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run(options: &Options, report: &mut Report) -> Result<(), DemoError> {
-    let done = consumer::run(options, report);
+    let done = match options.camera.camera {
+        true => camera::run(
+            &options.camera,
+            options.card.as_deref(),
+            options.hold,
+            report,
+        ),
+        false => consumer::run(options, report),
+    };
     if let Err(error) = &done {
         report.tell(Event::Failed {
             message: error.line(),

@@ -4,9 +4,11 @@
 //! The producer tells the consumer in the same form, and the consumer whoever
 //! started it.
 
+mod hops;
+
 use std::fmt;
 use std::io::{self, BufRead, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use comfy_table::{Cell, CellAlignment};
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,19 @@ pub enum Event {
         /// Height of the screen in pixels.
         height: u32,
     },
+    /// The screen shows this test pattern of the camera, and goes on.
+    Pattern {
+        /// Its number: see [`Pattern`](super::camera::bars::Pattern).
+        pattern: u32,
+        /// Width of the screen in pixels.
+        width: u32,
+        /// Height of the screen in pixels.
+        height: u32,
+    },
+    /// What became of the frames at one hop of their way.
+    Hop(Hop),
+    /// What the CPUs have done from the first frame on.
+    Cpu(Cpu),
     /// The end, if nothing failed.
     Verdict {
         /// What was verified, in words.
@@ -46,15 +61,66 @@ pub enum Event {
 }
 
 /// Who does a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Actor {
     /// Process A, which has the picture.
     A,
     /// Process B, which shows it.
     B,
-    /// The host of the guest that both run in.
+    /// Process C, which shows it where frames come from a camera.
+    C,
+    /// The host of the guest that all run in.
     #[serde(rename = "host")]
     Host,
+}
+
+/// Frames at one hop of their way, and how long it took each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Hop {
+    /// The process at its end.
+    pub process: Actor,
+    /// From where to where.
+    pub hop: String,
+    /// Whether this is the run with copies.
+    pub copies: bool,
+    /// The frames that came.
+    pub frames: u32,
+    /// Those that came no further, since the next process was not ready; of the
+    /// camera, those that it had no buffer for.
+    pub dropped: u32,
+    /// Those that were on the screen later than the camera's times say, by half a
+    /// frame of 25 a second or more, counted from the one before.
+    pub late: Option<u32>,
+    /// The mean time, in milliseconds; of drawing, flips and the whole way without
+    /// the first frame, which has all to be set up.
+    pub mean_ms: f64,
+    /// The longest time, in milliseconds.
+    pub longest_ms: f64,
+}
+
+/// What CPUs have done from the first frame on the screen until the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cpu {
+    /// For whom: a process, or `machine` for all of it, the kernel's own threads
+    /// included.
+    pub of: String,
+    /// Whether this is the run with copies.
+    pub copies: bool,
+    /// How long.
+    pub seconds: f64,
+}
+
+impl Cpu {
+    pub(crate) fn new(of: &str, copies: bool, spent: Duration) -> Cpu {
+        Cpu {
+            of: of.to_owned(),
+            copies,
+            // To the millisecond: more digits would say nothing.
+            seconds: spent.as_millis() as f64 / 1e3,
+        }
+    }
 }
 
 /// A step of the demo, done or left out.
@@ -177,7 +243,9 @@ impl Step {
 pub struct Report {
     json: bool,
     steps: Vec<Step>,
-    verified: Option<String>,
+    hops: Vec<Hop>,
+    cpus: Vec<Cpu>,
+    verified: Vec<String>,
 }
 
 impl Report {
@@ -192,7 +260,9 @@ impl Report {
         Report {
             json,
             steps: Vec::new(),
-            verified: None,
+            hops: Vec::new(),
+            cpus: Vec::new(),
+            verified: Vec::new(),
         }
     }
 
@@ -206,7 +276,9 @@ impl Report {
         }
         match event {
             Event::Step(step) => self.steps.push(step),
-            Event::Verdict { verified } => self.verified = Some(verified),
+            Event::Hop(hop) => self.hops.push(hop),
+            Event::Cpu(cpu) => self.cpus.push(cpu),
+            Event::Verdict { verified } => self.verified.push(verified),
             Event::Shown { .. } if !self.json => {
                 eprintln!("dmashare: it is on the screen; press Enter to end");
             }
@@ -230,13 +302,19 @@ impl Report {
     /// Where standard output takes nothing.
     pub fn finish(self) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if !self.json && !self.steps.is_empty() {
+        if self.json {
+            return Ok(());
+        }
+        if !self.steps.is_empty() {
             writeln!(out, "{}", table(&self.steps))?;
         }
-        match self.verified {
-            Some(verified) if !self.json => writeln!(out, "verified: {verified}"),
-            _ => Ok(()),
+        if !self.hops.is_empty() {
+            writeln!(out, "\n{}", hops::table(&self.hops, &self.cpus))?;
         }
+        for verified in self.verified {
+            writeln!(out, "verified: {verified}")?;
+        }
+        Ok(())
     }
 }
 
@@ -334,6 +412,7 @@ impl fmt::Display for Actor {
         f.pad(match self {
             Actor::A => "A",
             Actor::B => "B",
+            Actor::C => "C",
             Actor::Host => "host",
         })
     }
@@ -358,6 +437,22 @@ mod tests {
                 width: 1280,
                 height: 800,
             },
+            Event::Pattern {
+                pattern: 1,
+                width: 640,
+                height: 480,
+            },
+            Event::Hop(Hop {
+                process: Actor::C,
+                hop: "flip".to_owned(),
+                copies: true,
+                frames: 250,
+                dropped: 2,
+                late: Some(1),
+                mean_ms: 1.5,
+                longest_ms: 20.25,
+            }),
+            Event::Cpu(Cpu::new("machine", false, Duration::from_millis(1500))),
             Event::Verdict {
                 verified: "all".to_owned(),
             },

@@ -1,5 +1,5 @@
-//! What the demo draws, said twice: in GLSL for the GPU, and in Rust for the
-//! one who checks what the GPU made of it.
+//! What the demo draws, said thrice: in GLSL and in WGSL for the GPU, and in
+//! Rust for the one who checks what the GPU made of it.
 //!
 //! The picture lies in the middle of the screen, made smaller if it must be,
 //! with a yellow frame around it and dark grey beyond. Below its diagonal the
@@ -53,12 +53,18 @@ impl Scene {
 
     /// The fragment shader, to be given to
     /// [`Gpu::shader`](dmashare::import::egl::Gpu::shader). [`expected`] is
-    /// the same in Rust: change both.
+    /// the same in Rust: change all.
     ///
     /// Products stay below 2^28, since no side is above 16384; a texel of 8
     /// bits times 255 is a whole number but for the rounding of floats, and so
     /// is what the target stores.
     pub fn shader(&self) -> String {
+        format!("{HEADER}{}", self.shader_of_texels())
+    }
+
+    /// The same without its beginning, which is to have `vec4 texel(ivec2 at)`:
+    /// a pixel of the picture in RGB.
+    pub fn shader_of_texels(&self) -> String {
         let vector = |(x, y): (u32, u32)| format!("ivec2({x}, {y})");
         let color = |[r, g, b]: [u8; 3]| format!("ivec3({r}, {g}, {b})");
         let constants = format!(
@@ -74,7 +80,27 @@ impl Scene {
             color(BORDER_COLOR),
             color(BACKGROUND),
         );
-        format!("{HEADER}{constants}{MAIN}")
+        format!("{constants}{MAIN}")
+    }
+
+    /// The same in WGSL, which is to have `fn texel(at: vec2<i32>) -> vec3<f32>`.
+    pub fn wgsl_of_texels(&self) -> String {
+        let vector = |(x, y): (u32, u32)| format!("vec2<i32>({x}, {y})");
+        let color = |[r, g, b]: [u8; 3]| format!("vec3<i32>({r}, {g}, {b})");
+        let constants = format!(
+            "const PICTURE = {};\n\
+             const FITTED = {};\n\
+             const ORIGIN = {};\n\
+             const BORDER = {BORDER};\n\
+             const BORDER_COLOR = {};\n\
+             const BACKGROUND = {};\n",
+            vector(self.picture),
+            vector(self.fitted),
+            vector(self.origin),
+            color(BORDER_COLOR),
+            color(BACKGROUND),
+        );
+        format!("{constants}{WGSL_MAIN}")
     }
 
     /// The colour of one pixel of the screen; `texel` gives those of the
@@ -110,10 +136,11 @@ precision highp float;
 precision highp int;
 precision highp sampler2D;
 uniform sampler2D frame;
-out vec4 color;
+vec4 texel(ivec2 at) { return texelFetch(frame, at, 0); }
 ";
 
 const MAIN: &str = "
+out vec4 color;
 bool within(ivec2 at, int border) {
     return all(greaterThanEqual(at, ivec2(-border))) && all(lessThan(at, FITTED + border));
 }
@@ -122,7 +149,7 @@ void main() {
     ivec2 at = ivec2(gl_FragCoord.xy) - ORIGIN;
     ivec3 rgb = BACKGROUND;
     if (within(at, 0)) {
-        rgb = ivec3(texelFetch(frame, at * PICTURE / FITTED, 0).rgb * 255.0 + 0.5);
+        rgb = ivec3(texel(at * PICTURE / FITTED).rgb * 255.0 + 0.5);
         if (at.y * FITTED.x > at.x * FITTED.y) {
             rgb = 255 - rgb;
         }
@@ -130,6 +157,26 @@ void main() {
         rgb = BORDER_COLOR;
     }
     color = vec4(vec3(rgb) / 255.0, 1.0);
+}
+";
+
+const WGSL_MAIN: &str = "
+fn within(at: vec2<i32>, border: i32) -> bool {
+    return all(at >= vec2(-border)) && all(at < FITTED + border);
+}
+
+@fragment fn main(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
+    let at = vec2<i32>(position.xy) - ORIGIN;
+    var rgb = BACKGROUND;
+    if (within(at, 0)) {
+        rgb = vec3<i32>(texel(at * PICTURE / FITTED) * 255.0 + 0.5);
+        if (at.y * FITTED.x > at.x * FITTED.y) {
+            rgb = 255 - rgb;
+        }
+    } else if (within(at, BORDER)) {
+        rgb = BORDER_COLOR;
+    }
+    return vec4(vec3<f32>(rgb) / 255.0, 1.0);
 }
 ";
 

@@ -34,7 +34,7 @@ const COPYING_NOTHING: [&str; 5] = ["meson", "rockchip", "stm", "sun4i-drm", "vc
 
 /// How often this driver copies a frame to show it, and a word on that. A
 /// driver says it nowhere, so of most it is not known.
-fn copies(driver: &str) -> (Option<u32>, String) {
+pub(super) fn copies(driver: &str) -> (Option<u32>, String) {
     if COPYING.contains(&driver) {
         (
             Some(1),

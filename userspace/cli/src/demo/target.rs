@@ -38,10 +38,17 @@ impl Target {
 
     /// Its pixels, as the CPU sees them.
     pub(super) fn picture(&self) -> Result<RgbImage, Box<dyn Error + Send + Sync>> {
-        let (width, height) = self.size();
-        let pixels = read(&self.frame, &self.buffer)?;
+        Target::picture_of(&self.frame, &self.buffer)
+    }
+
+    /// The pixels of a frame in XRGB8888, as the CPU sees them.
+    pub(super) fn picture_of(
+        frame: &Frame,
+        buffer: &Buffer,
+    ) -> Result<RgbImage, Box<dyn Error + Send + Sync>> {
+        let pixels = read(frame, buffer)?;
         let mut pixels = pixels.chunks_exact(4);
-        Ok(RgbImage::from_fn(width, height, |_, _| {
+        Ok(RgbImage::from_fn(frame.width, frame.height, |_, _| {
             let pixel = pixels.next().unwrap_or_default();
             Rgb([pixel[2], pixel[1], pixel[0]])
         }))
