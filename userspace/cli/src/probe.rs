@@ -5,6 +5,7 @@ use std::fmt;
 use dmashare::alloc;
 use dmashare::import::drm::Card;
 use dmashare::import::egl::{Device, Gpu};
+use dmashare::import::{v4l2, vulkan};
 use serde::Serialize;
 
 /// What this machine offers to share buffers with.
@@ -15,8 +16,12 @@ pub struct Probe {
     pub ways: Vec<Offer>,
     /// The devices that EGL has for a DRM node, and the software device.
     pub gpus: Vec<Offer>,
+    /// The devices that Vulkan has for a render node, and the software device.
+    pub vulkan: Vec<Offer>,
     /// The DRM cards.
     pub cards: Vec<Offer>,
+    /// The video devices: cameras, and what puts pictures out.
+    pub video: Vec<Offer>,
 }
 
 /// One of these.
@@ -124,10 +129,21 @@ pub fn probe() -> Probe {
     // No /dev/dri is no card.
     let nodes = Card::nodes().unwrap_or_default();
     let devices = nodes.iter().cloned().map(Device::Node);
+    let render = Card::render_nodes().unwrap_or_default().into_iter();
+    let render = render.map(vulkan::Device::Node);
+    let video = v4l2::Device::nodes().unwrap_or_default();
     Probe {
         ways: ways(),
         gpus: devices.chain([Device::Software]).map(gpu).collect(),
+        vulkan: render
+            .chain([vulkan::Device::Software])
+            .map(|device| {
+                let tried = vulkan::Gpu::open(&device).map(|gpu| gpu.name().to_owned());
+                Offer::new(device.to_string(), tried)
+            })
+            .collect(),
         cards: nodes.iter().map(card).collect(),
+        video: video.iter().map(camera).collect(),
     }
 }
 
@@ -168,13 +184,34 @@ fn card(node: &std::path::PathBuf) -> Offer {
     Offer::new(node.display().to_string(), tried)
 }
 
+fn camera(node: &std::path::PathBuf) -> Offer {
+    let tried = v4l2::Device::open(node).map(|device| {
+        let does = [
+            (device.capture().is_ok(), "captures"),
+            (device.output().is_ok(), "puts out"),
+        ];
+        let does: Vec<&str> = does
+            .iter()
+            .filter(|does| does.0)
+            .map(|does| does.1)
+            .collect();
+        match does.is_empty() {
+            true => format!("{}, no frames", device.driver()),
+            false => format!("{}, {}", device.driver(), does.join(" and ")),
+        }
+    });
+    Offer::new(node.display().to_string(), tried)
+}
+
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = crate::table::new(["What", "Which", "Usable", "As; or why not"]);
         for (what, offers) in [
             ("way", &self.ways),
             ("GPU", &self.gpus),
+            ("Vulkan", &self.vulkan),
             ("card", &self.cards),
+            ("video", &self.video),
         ] {
             for offer in offers {
                 let usable = if offer.usable { "yes" } else { "no" };
