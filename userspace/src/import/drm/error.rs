@@ -222,7 +222,9 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
         (PRIME_HANDLE_TO_FD, Some(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP)) => {
             "; this driver does not export"
         }
-        (MODE_GETRESOURCES, Some(Errno::NOTSUP | Errno::NOSYS)) => "; this card has no screens",
+        (MODE_GETRESOURCES | MODE_GETPLANERESOURCES, Some(Errno::NOTSUP | Errno::NOSYS)) => {
+            "; this card has no screens"
+        }
         (MODE_PAGE_FLIP | MODE_ATOMIC, Some(Errno::BUSY)) => "; another program flips this screen",
         (MODE_PAGE_FLIP, Some(Errno::INVAL)) => {
             "; a flip cannot change the format, nor turn a screen on"
@@ -241,6 +243,7 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
 pub(super) const PRIME_FD_TO_HANDLE: &str = "PRIME_FD_TO_HANDLE";
 pub(super) const PRIME_HANDLE_TO_FD: &str = "PRIME_HANDLE_TO_FD";
 pub(super) const MODE_GETRESOURCES: &str = "MODE_GETRESOURCES";
+pub(super) const MODE_GETPLANERESOURCES: &str = "MODE_GETPLANERESOURCES";
 pub(super) const MODE_GETCRTC: &str = "MODE_GETCRTC";
 pub(super) const MODE_SETCRTC: &str = "MODE_SETCRTC";
 pub(super) const MODE_PAGE_FLIP: &str = "MODE_PAGE_FLIP";

@@ -6,7 +6,7 @@ use std::fmt;
 use drm::control::{Device as _, PlaneType, crtc, plane};
 
 use super::card::Inner;
-use super::error::MODE_GETRESOURCES;
+use super::error::{MODE_GETPLANERESOURCES, MODE_GETRESOURCES};
 use super::{Card, DrmError, in_formats};
 use crate::frame::Fourcc;
 use crate::negotiate::Layout;
@@ -62,7 +62,7 @@ impl Card {
     pub fn planes(&self) -> Result<Vec<ScanoutPlane>, DrmError> {
         let card = &self.0;
         let handles = card.plane_handles();
-        let handles = handles.map_err(card.failed("MODE_GETPLANERESOURCES"))?;
+        let handles = handles.map_err(card.failed(MODE_GETPLANERESOURCES))?;
         handles.into_iter().map(|plane| card.plane(plane)).collect()
     }
 }
@@ -107,7 +107,7 @@ impl Inner {
         let resources = resources.map_err(self.failed(MODE_GETRESOURCES))?;
         let handles = self.plane_handles();
         let mut free = None;
-        for handle in handles.map_err(self.failed("MODE_GETPLANERESOURCES"))? {
+        for handle in handles.map_err(self.failed(MODE_GETPLANERESOURCES))? {
             let info = self
                 .get_plane(handle)
                 .map_err(self.failed("MODE_GETPLANE"))?;
