@@ -3,11 +3,16 @@
 
 use dmashare::alloc::{Way, probe};
 use dmashare::buffer::{Access, Kind};
+use dmashare::import::drm::Card;
+use dmashare::import::v4l2::Device;
 use dmashare::negotiate::{Memory, Origin, Picture, Source, Taker, negotiate, sources};
 use dmashare::share::Fourcc;
+use dmashare_tests::command;
 use dmashare_tests::conformance::Verdict;
+use dmashare_tests::guest::kernel_version;
 use libtest_mimic::Trial;
 
+use crate::kms::BOCHS_IMPORTS;
 use crate::{ensure, test, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -15,6 +20,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         "negotiate::every_way_is_a_source",
         every_way_is_a_source,
     )];
+    trials.push(test(
+        "negotiate::devices_say_what_they_take",
+        devices_say_what_they_take,
+    ));
+    trials.push(test("negotiate::says_who_is_at_odds", says_who_is_at_odds));
     trials.extend(sources(&probe()).into_iter().map(|source| {
         let origin = source.origin.to_string().replace(' ', "_");
         let name = format!("negotiate::{origin}_gives_what_was_planned");
@@ -33,6 +43,84 @@ fn every_way_is_a_source() -> Verdict {
         })?;
     let card = |source: &Source| matches!(source.origin, Origin::Dumb(_));
     ensure(sources.iter().any(card), || "no card is among them".into())
+}
+
+/// What the command says to these takers, and its exit status.
+fn answer(takers: &[String]) -> Result<(serde_json::Value, Option<i32>), String> {
+    let mut arguments = vec!["negotiate", "--json", "--size", "320x180"];
+    arguments.extend(takers.iter().map(String::as_str));
+    let output = command::dmashare(&arguments).output().map_err(text)?;
+    let told = serde_json::from_slice(&output.stdout).map_err(|error| {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        format!("{error}: {stderr}")
+    })?;
+    Ok((told, output.status.code()))
+}
+
+/// The card that scans out what others made, and the camera of this place.
+fn devices(camera: &str) -> Result<(String, String), String> {
+    let drivers: &[&str] = match kernel_version() < BOCHS_IMPORTS {
+        true => &["cirrus", "cirrus-qemu"],
+        false => &["bochs-drm"],
+    };
+    let mut cards = drivers.iter().map(|driver| Card::find(driver));
+    let card = cards.find_map(Result::ok).ok_or("no card")?;
+    let camera = Device::find("vivid", camera).map_err(text)?;
+    Ok((
+        format!("drm:{}", card.path().display()),
+        format!("v4l2:{}", camera.path().display()),
+    ))
+}
+
+/// A camera, the GPU and a display, each asked; and what comes out is what they
+/// take.
+fn devices_say_what_they_take() -> Verdict {
+    let (card, camera) = devices("platform:vivid-000")?;
+    for takers in [
+        vec![camera.clone(), "egl".to_owned()],
+        vec!["egl-target".to_owned(), card.clone(), "cpu".to_owned()],
+        vec![camera, "vulkan".to_owned()],
+        vec!["vulkan-target".to_owned(), card.clone()],
+        vec![card.replace("drm:", "gbm:"), "peer".to_owned()],
+    ] {
+        let (told, status) = answer(&takers)?;
+        ensure(
+            status == Some(0) && told["plan"]["layout"].is_string(),
+            || format!("{takers:?}: {status:?}, {told}"),
+        )?;
+        let names = told["takers"].as_array().map_or(0, Vec::len);
+        ensure(names == takers.len(), || told.to_string())?;
+    }
+    Ok(())
+}
+
+/// A camera with YUV alone and a display: the GPU between them could convert.
+fn says_who_is_at_odds() -> Verdict {
+    let (card, _) = devices("platform:vivid-000")?;
+    let file = std::env::temp_dir().join("yuv-camera.json");
+    let taker = r#"{"name": "a camera", "layouts": ["YUYV"], "memory": "dma-buf"}"#;
+    std::fs::write(&file, taker).map_err(text)?;
+    let camera = format!("file:{}", file.display());
+    let output = command::dmashare(&[
+        "negotiate",
+        "--size",
+        "320x180",
+        "--converter",
+        "egl",
+        "egl-target",
+        &camera,
+        &card,
+    ])
+    .output()
+    .map_err(text)?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    ensure(output.status.code() == Some(1), || {
+        format!("{}: {told}", output.status)
+    })?;
+    for part in ["a camera takes YUYV linear only", "nearest", "llvmpipe"] {
+        ensure(told.contains(part), || format!("no {part:?} in {told}"))?;
+    }
+    std::fs::remove_file(&file).map_err(text)
 }
 
 /// Asks of it all that it offers, for a device and for the CPU.

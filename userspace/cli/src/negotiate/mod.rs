@@ -58,13 +58,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let mut picture = Picture::new(width, height);
     picture.preferred.clone_from(&options.prefer);
     // The first of them is the first choice.
+    // Where a GPU is among the takers, it could convert before the CPU does.
+    for (reads, writes) in options.takers.iter().filter_map(Named::converter) {
+        picture = picture.converted_by(converter(&reads, &writes)?);
+    }
     for pair in options.converter.chunks_exact(2).rev() {
-        let (reads, writes) = (pair[0].open()?, pair[1].open()?);
-        picture = picture.converted_by(Converter {
-            name: reads.name.clone(),
-            reads,
-            writes,
-        });
+        picture = picture.converted_by(converter(&pair[0], &pair[1])?);
     }
     let outcome = negotiate(&picture, &takers, &sources(&alloc::probe()));
     match (options.json, &outcome) {
@@ -73,6 +72,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         (false, Err(conflict)) => told::lines(&[table::of(&takers), format!("\n{conflict}")])?,
     }
     outcome.map(|_| ()).map_err(|conflict| at_odds(&conflict))
+}
+
+fn converter(reads: &Named, writes: &Named) -> Result<Converter, Failure> {
+    let (reads, writes) = (reads.open()?, writes.open()?);
+    Ok(Converter {
+        name: reads.name.clone(),
+        reads,
+        writes,
+    })
 }
 
 fn at_odds(conflict: &Conflict) -> Failure {
