@@ -43,13 +43,39 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = match is_guest() {
         true => trials(),
-        false if vulkan::is_chosen() => vulkan::on_this_machine(),
-        false => vec![skipped(
-            "guest",
-            "meant for the guest; `cargo vm test` runs it there",
-        )],
+        false => on_this_machine(),
     };
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The tests of a GPU that was chosen; all others need the guest.
+fn on_this_machine() -> Vec<Trial> {
+    let (egl, vulkan) = (egl::is_chosen(), vulkan::is_chosen());
+    let of_ways = ways::trials(|way| {
+        let mut trials = Vec::new();
+        if way.way().for_devices() {
+            trials.extend(egl.then(|| egl::trials_of(way)).into_iter().flatten());
+            trials.extend(vulkan.then(|| vulkan::trials_of(way)).into_iter().flatten());
+        }
+        trials
+    });
+    let mut trials: Vec<Trial> = of_ways
+        .into_iter()
+        .filter(|trial| {
+            ["::egl_", "::vulkan_"]
+                .iter()
+                .any(|api| trial.name().contains(api))
+        })
+        .collect();
+    trials.extend(egl.then(egl::trials).into_iter().flatten());
+    trials.extend(vulkan.then(vulkan::trials).into_iter().flatten());
+    if !egl && !vulkan {
+        trials.push(skipped(
+            "guest",
+            "meant for the guest; `cargo vm test` runs it there",
+        ));
+    }
+    trials
 }
 
 fn trials() -> Vec<Trial> {

@@ -20,7 +20,6 @@ use dmashare::negotiate::{Layout, Sync};
 use dmashare::share::Socket;
 use dmashare_tests::conformance::Verdict;
 use dmashare_tests::held;
-use dmashare_tests::ways;
 use libtest_mimic::Trial;
 use naga::back::spv;
 
@@ -108,18 +107,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// Whether a device was chosen to be tested.
 pub(crate) fn is_chosen() -> bool {
     std::env::var_os(CHOICE).is_some()
-}
-
-/// These tests alone, with the ways of a machine that is no guest.
-pub(crate) fn on_this_machine() -> Vec<Trial> {
-    let of_ways = ways::trials(|way| match way.way().for_devices() {
-        true => trials_of(way),
-        false => Vec::new(),
-    });
-    let ours = of_ways
-        .into_iter()
-        .filter(|trial| trial.name().contains("::vulkan_"));
-    ours.chain(trials()).collect()
 }
 
 fn device() -> Device {

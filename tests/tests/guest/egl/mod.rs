@@ -26,6 +26,11 @@ pub(crate) use device::child;
 /// Names a node whose GPU is to be tested in place of the software device.
 const DEVICE: &str = "DMASHARE_EGL_DEVICE";
 
+/// Whether a device was chosen to be tested.
+pub(crate) fn is_chosen() -> bool {
+    std::env::var_os(DEVICE).is_some()
+}
+
 fn gpu() -> Result<Gpu, String> {
     let device = match std::env::var_os(DEVICE) {
         Some(node) => Device::Node(node.into()),
@@ -36,7 +41,7 @@ fn gpu() -> Result<Gpu, String> {
 
 /// Some of this is told of llvmpipe alone.
 fn is_llvmpipe() -> bool {
-    std::env::var_os(DEVICE).is_none()
+    !is_chosen()
 }
 
 /// Gives every texel another colour, exactly: red and blue swapped, green
