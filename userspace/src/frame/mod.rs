@@ -337,8 +337,9 @@ impl Frame {
     /// refused in a buffer of just its size.
     ///
     /// Exact this is for [`LINEAR`] frames. A tiled layout is bounded roughly,
-    /// as if it were linear: its tiles can reach beyond that, and the driver
-    /// that imports it has to check them.
+    /// as if it were linear, and a plane that a modifier adds by one of its rows:
+    /// tiles can reach beyond that, and the driver that imports it has to check
+    /// them.
     ///
     /// # Errors
     /// What does not fit: see [`FrameError`].
@@ -358,7 +359,10 @@ impl Frame {
                 buffer: p.buffer,
                 count: sizes.len(),
             })?;
-            let end = self.end_of(plane, self.row(plane).unwrap_or(p.stride.into()));
+            let end = match self.is_added(plane) {
+                true => u64::from(p.offset) + u64::from(p.stride),
+                false => self.end_of(plane, self.row(plane).unwrap_or(p.stride.into())),
+            };
             if end > size {
                 return Err(FrameError::Size { plane, end, size });
             }
@@ -424,6 +428,13 @@ impl Frame {
         Ok(())
     }
 
+    /// Whether a modifier has added this plane: compression data, say, of which
+    /// there are fewer rows than of pixels.
+    fn is_added(&self, plane: usize) -> bool {
+        let known = self.fourcc.planes();
+        self.modifier != LINEAR && known.is_some_and(|planes| plane >= planes)
+    }
+
     /// How a plane is laid out, where this crate knows the format: one that a
     /// modifier adds to it (compression data, say) is not known.
     fn layout(&self, plane: usize) -> Option<&'static Layout> {
@@ -463,6 +474,27 @@ mod tests {
             frame.modifier = modifier;
             assert_eq!(frame.rows(0), Err(FrameError::Modifier(modifier)));
         }
+    }
+
+    /// 1920x1080 with a plane of compression data (I915_FORMAT_MOD_Y_TILED_GEN12_RC_CCS).
+    #[test]
+    fn a_plane_that_a_modifier_adds_is_smaller() {
+        let mut frame = Frame::packed(1920, 1080, Fourcc::XRGB8888).unwrap();
+        frame.modifier = 0x0100_0000_0000_0006;
+        let (offset, stride) = (8_355_840, 960);
+        frame.planes.push(Plane {
+            buffer: 0,
+            offset,
+            stride,
+        });
+        assert_eq!(frame.check(&[8_388_480]), Ok(()));
+        let end = u64::from(offset + stride);
+        let short = FrameError::Size {
+            plane: 1,
+            end,
+            size: end - 1,
+        };
+        assert_eq!(frame.check(&[end - 1]), Err(short));
     }
 
     #[test]
