@@ -30,6 +30,8 @@ pub mod drm;
 pub mod egl;
 #[cfg(feature = "gbm")]
 pub mod gbm;
+#[cfg(any(feature = "drm", feature = "v4l2"))]
+mod scattered;
 #[cfg(feature = "v4l2")]
 pub mod v4l2;
 #[cfg(feature = "vulkan")]

@@ -1,16 +1,21 @@
 //! What a card's planes take, for negotiation.
 
 use drm::control::Device as _;
+use drm::{Device as _, DriverCapability};
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
 use super::error::MODE_GETRESOURCES;
-use super::{Card, DrmError, ScanoutPlane};
+use super::{Card, DrmError, PlaneKind, ScanoutPlane};
 use crate::alloc::{Request, allocate};
+use crate::import::scattered::scattered;
 use crate::negotiate::{Memory, Sync, Taker};
 
-/// What every linear stride of a display is a multiple of, in bytes. Drivers do
-/// not say theirs; this suits all that are known here.
+/// What a linear stride is to be a multiple of, in bytes. Drivers do not say
+/// theirs: this suits those that were tried, and some hardware wants 256.
 const STRIDE_ALIGN: u32 = 64;
+
+/// Two pages suffice to lie apart.
+const SCATTERED: u64 = 1 << 16;
 
 impl Card {
     /// What each of its planes takes, to negotiate with.
@@ -31,7 +36,7 @@ impl Card {
     /// # Ok::<(), dmashare::import::drm::DrmError>(())
     /// ```
     pub fn takers(&self) -> Result<Vec<Taker>, DrmError> {
-        let memory = self.memory();
+        let (memory, contiguous) = self.memory();
         let [width, height] = self.sizes()?;
         let sync = match self.0.is_atomic() {
             true => Sync::CPU | Sync::IMPLICIT | Sync::SYNC_FILE,
@@ -42,14 +47,31 @@ impl Card {
         let takers = planes.map(|ScanoutPlane { id, kind, layouts }| {
             let mut taker = Taker::new(format!("plane {id} ({kind}) of {self}"));
             taker.layouts = Some(layouts);
-            taker.width = width.clone();
-            taker.height = height.clone();
+            (taker.width, taker.height) = match kind {
+                PlaneKind::Cursor => self.cursor_sizes(),
+                _ => (width.clone(), height.clone()),
+            };
             taker.stride_align = STRIDE_ALIGN;
             taker.memory = memory.clone();
+            taker.contiguous = contiguous;
             taker.sync = sync;
             taker
         });
         Ok(takers.collect())
+    }
+
+    /// The widths and heights that a cursor can have: up to 64 pixels where the
+    /// driver does not say.
+    fn cursor_sizes(&self) -> (RangeInclusive<u32>, RangeInclusive<u32>) {
+        let largest = |capability| {
+            let value = self.0.get_driver_capability(capability);
+            let value = value.ok().and_then(|value| u32::try_from(value).ok());
+            1..=value.filter(|value| *value > 0).unwrap_or(64)
+        };
+        (
+            largest(DriverCapability::CursorWidth),
+            largest(DriverCapability::CursorHeight),
+        )
     }
 
     /// The widths and heights that its framebuffers can have.
@@ -62,18 +84,28 @@ impl Card {
         ])
     }
 
-    /// Whose memory it takes.
-    fn memory(&self) -> Memory {
+    /// Whose memory it takes, and whether that must be in one piece: hardware
+    /// without an IOMMU scans out nothing else.
+    fn memory(&self) -> (Memory, bool) {
         let own = |why: String| Memory::Own {
             node: self.path().to_owned(),
             why,
         };
+        if let Ok(buffer) = scattered(SCATTERED)
+            && self.open_handle(&buffer).is_ok()
+        {
+            return (Memory::AnyDmaBuf, false);
+        }
+        // A page is in one piece.
         let request = Request::new(1).named("dmashare probe").for_device();
         match allocate(&request) {
-            Err(nothing) => own(format!("nothing to try an import with: {nothing}")),
+            Err(nothing) => (
+                own(format!("nothing to try an import with: {nothing}")),
+                false,
+            ),
             Ok(made) => match self.open_handle(&made.buffer) {
-                Ok(_) => Memory::AnyDmaBuf,
-                Err(refused) => own(refused.to_string()),
+                Ok(_) => (Memory::AnyDmaBuf, scattered(SCATTERED).is_ok()),
+                Err(refused) => (own(refused.to_string()), false),
             },
         }
     }

@@ -90,11 +90,12 @@ impl Queue {
     /// ```
     pub fn stream<B: Borrow<Buffer>>(&self, slots: Vec<Vec<B>>) -> Result<Stream<B>, V4l2Error> {
         let mut claim = Claim::new(self)?;
+        // From here on nobody changes the format.
+        let count = claim.request(Memory::DmaBuf, slots.len())?;
         let format = self.format()?;
         for (slot, buffers) in slots.iter().enumerate() {
             self.check(&format, slot, buffers)?;
         }
-        let count = claim.request(Memory::DmaBuf, slots.len())?;
         // It can have more than that: those stay empty.
         if (count as usize) < slots.len() {
             return Err(V4l2Error::Slots {
@@ -125,8 +126,9 @@ impl Queue {
     /// ```
     pub fn export(&self, slots: usize) -> Result<Stream, V4l2Error> {
         let mut claim = Claim::new(self)?;
-        let format = self.format()?;
+        // From here on nobody changes the format.
         let count = claim.request(Memory::Mmap, slots)?;
+        let format = self.format()?;
         let mut exported = Vec::new();
         for slot in 0..count {
             let mut buffers = Vec::new();
@@ -605,8 +607,8 @@ fn names<B: Borrow<Buffer>>(buffers: &[B]) -> String {
     names.collect::<Vec<_>>().join(" and ")
 }
 
-/// To poll(2) for the next slot that is done. Where no slot is queued that gives
-/// an error at once.
+/// To poll(2) for the next slot that is done. Where no slot is queued it gives an
+/// error at once, or waits for ever: ask [`is_queued`](Stream::is_queued) before.
 impl<B: Borrow<Buffer>> AsFd for Stream<B> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.claim.queue.device.node()

@@ -4,17 +4,12 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use rustix::io::retry_on_intr;
-use rustix::param::page_size;
 
 use super::stream::Claim;
 use super::{Format, Offer, PixelFormat, Queue, V4l2Error, Wanted};
-use crate::alloc::{AllocError, Allocate, Memfd, Module, Piece, Request, Udmabuf};
-use crate::buffer::Buffer;
+use crate::import::scattered::scattered;
 use crate::negotiate::{Layout, Memory, Reach, Sync, Taker};
 use crate::sys::v4l2::{self, Plane};
-
-/// The pieces that a scattered buffer is of: /dev/udmabuf takes 1024.
-const PIECES: u64 = 512;
 
 impl Queue {
     /// Whether it takes dma-bufs of others.
@@ -91,7 +86,9 @@ impl Queue {
 
     /// What it can take.
     ///
-    /// - Formats are those that DRM has a name for, linear. Sizes are what lies
+    /// - Formats are those that DRM has a name for, linear, in one buffer. Those
+    ///   of three planes are left out: their strides follow from the first one's,
+    ///   which a taker cannot say. Sizes are what lies
     ///   between the least and the largest of any format: a camera can have few
     ///   of them, which [`sizes`](Self::sizes) lists.
     /// - Strides are asked of the driver. One that lets nobody choose a stride
@@ -124,6 +121,9 @@ impl Queue {
         } in self.formats()?
         {
             let Some(fourcc) = fourcc else { continue };
+            if pixel_format.buffers() != Some(1) || fourcc.planes() == Some(3) {
+                continue;
+            }
             layouts.insert(Layout::linear(fourcc));
             let bounds = self.sizes(pixel_format)?.bounds();
             let wanted = Wanted::new(*bounds.0.start(), *bounds.1.start(), fourcc);
@@ -197,28 +197,6 @@ fn least_common_multiple(a: u32, b: u32) -> u32 {
 /// The least range that has both.
 fn around(a: &RangeInclusive<u32>, b: &RangeInclusive<u32>) -> RangeInclusive<u32> {
     *a.start().min(b.start())..=*a.end().max(b.end())
-}
-
-/// A dma-buf of so many bytes whose pages do not lie one after the other: those
-/// of the two halves of a memfd by turns.
-fn scattered(size: u64) -> Result<Buffer, AllocError> {
-    let page = page_size() as u64;
-    let pages = size.div_ceil(page).max(2);
-    // Each as long, and an even number of them.
-    let each = pages.div_ceil(PIECES).max(1) * page;
-    let pieces = size.div_ceil(each).max(2).next_multiple_of(2);
-    let memfd = Memfd::new().allocate(&Request::new(pieces * each))?;
-    let pieces: Vec<Piece<'_>> = (0..pieces)
-        .map(|at| at / 2 + at % 2 * (pieces / 2))
-        .map(|piece| Piece {
-            memfd: &memfd,
-            range: piece * each..(piece + 1) * each,
-        })
-        .collect();
-    match Udmabuf::open() {
-        Ok(udmabuf) => udmabuf.export_pieces(&pieces),
-        Err(_) => Module::open()?.wrap(&pieces, "scattered"),
-    }
 }
 
 #[cfg(test)]
