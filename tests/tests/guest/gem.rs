@@ -84,7 +84,7 @@ fn a_render_node_imports() -> Verdict {
             "it came back as another dma-buf".to_owned()
         })?;
         return match card.screens() {
-            Err(DrmError::Ioctl { .. }) => Ok(()),
+            Err(DrmError::RenderNode { .. }) => Ok(()),
             other => Err(format!("screens of a render node: {other:?}")),
         };
     }

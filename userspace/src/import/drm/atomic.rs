@@ -15,7 +15,7 @@ use drm::control::{
 };
 
 use super::DrmError;
-use super::card::Inner;
+use super::card::{Inner, again};
 use super::error::MODE_ATOMIC;
 use super::property::Properties;
 
@@ -77,7 +77,8 @@ impl Pipe {
             ] {
                 commit.set(&self.plane, name, value)?;
             }
-            let done = card.atomic_commit(AtomicCommitFlags::ALLOW_MODESET, commit.0);
+            let flags = AtomicCommitFlags::ALLOW_MODESET;
+            let done = again(|| card.atomic_commit(flags, commit.0.clone()));
             done.map_err(card.failed(MODE_ATOMIC))
         };
         let done = set();
@@ -107,7 +108,8 @@ impl Pipe {
         // it never.
         let place = (&raw mut done).expose_provenance() as u64;
         commit.set(&self.crtc, "OUT_FENCE_PTR", place)?;
-        let committed = card.atomic_commit(AtomicCommitFlags::NONBLOCK, commit.0);
+        let flags = AtomicCommitFlags::NONBLOCK;
+        let committed = again(|| card.atomic_commit(flags, commit.0.clone()));
         Ok(committed.and_then(|()| match done {
             // It is there on success; a driver without it would be at fault.
             ..0 => Err(io::Error::from(io::ErrorKind::Unsupported)),

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use drm::control::{Device as _, connector};
 use drm::{ClientCapability, Device as _};
+use rustix::fs::{fstat, minor};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::error::MODE_GETRESOURCES;
 use super::gem::Counts;
@@ -127,6 +129,9 @@ impl Card {
     /// A card that someone else opened, as a session's daemon does for a
     /// compositor, which may then be DRM master without being root.
     ///
+    /// Handles and events are those of the open file: another `Card`, or another
+    /// library, on a duplicate of this fd would close and take those of this one.
+    ///
     /// # Errors
     /// [`DrmError::Ioctl`] where it is no DRM device.
     ///
@@ -140,6 +145,10 @@ impl Card {
     pub fn from_fd(fd: OwnedFd) -> Result<Card, DrmError> {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let path = fs::read_link(&link).unwrap_or(link.into());
+        fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(|source| DrmError::Open {
+            path: path.clone(),
+            source: source.into(),
+        })?;
         Card::new(fd, path)
     }
 
@@ -262,7 +271,20 @@ impl Inner {
         self.atomic
     }
 
+    /// Whether it can have screens at all.
+    pub(super) fn has_kms(&self) -> Result<(), DrmError> {
+        let minor = fstat(&self.file).map(|stat| minor(stat.st_rdev));
+        match minor {
+            // The numbers from 128 on are render nodes (drm-uapi).
+            Ok(128..) => Err(DrmError::RenderNode {
+                node: self.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn connectors(&self) -> Result<Vec<connector::Info>, DrmError> {
+        self.has_kms()?;
         let resources = self
             .resource_handles()
             .map_err(self.failed(MODE_GETRESOURCES))?;
@@ -279,6 +301,16 @@ impl Inner {
             operation,
             card: self.to_string(),
             source,
+        }
+    }
+}
+
+/// As libdrm does: the calls are interrupted by signals, and to be made again.
+pub(super) fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
         }
     }
 }

@@ -116,6 +116,20 @@ pub enum DrmError {
         /// The modes that it has.
         modes: Vec<Mode>,
     },
+    /// The node is one that screens are not set up through.
+    #[error("{node}: a render node has no screens; open the card's other node, /dev/dri/card*")]
+    RenderNode {
+        /// The node.
+        node: String,
+    },
+    /// A flip of what is no longer on the screen.
+    #[error("{card}: {screen} was given another frame by a later Card::show; flip that")]
+    Replaced {
+        /// The card.
+        card: String,
+        /// The screen.
+        screen: String,
+    },
     /// No connector has this name.
     #[error("{card} has no screen {wanted}; it has {}", found.join(", "))]
     NoSuchScreen {

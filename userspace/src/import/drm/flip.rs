@@ -8,7 +8,7 @@ use drm::control::{Device as _, Event, PageFlipFlags};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::card::Inner;
+use super::card::{Inner, again};
 use super::error::{MODE_ATOMIC, MODE_PAGE_FLIP};
 use super::{DrmError, Framebuffer, Scanout};
 use crate::fence::{Fence, FenceError};
@@ -81,7 +81,7 @@ impl Scanout {
     ///
     /// # Errors
     /// [`DrmError::FlipSize`], [`DrmError::OtherCard`], [`DrmError::Overrun`],
-    /// [`DrmError::Ioctl`] for a format that the screen cannot change to, or
+    /// [`DrmError::Replaced`], [`DrmError::Ioctl`] for a format that the screen cannot change to, or
     /// where it was turned off; [`DrmError::Fence`] and [`DrmError::Stuck`]
     /// where what is to be waited for does not come.
     ///
@@ -110,6 +110,7 @@ impl Scanout {
                     committed = pipe.flip(&card, framebuffer.0.raw, after)?;
                 }
                 let fence = committed.map_err(card.failed(MODE_ATOMIC))?;
+                self.framebuffer = Arc::clone(&framebuffer.0);
                 let fence = Fence::from_fd(fence).map_err(failed(&card))?;
                 Some(Arc::new(fence))
             }
@@ -121,7 +122,6 @@ impl Scanout {
                 None
             }
         };
-        self.framebuffer = Arc::clone(&framebuffer.0);
         self.pending.clone_from(&fence);
         Ok(Flip {
             card: card.to_string(),
@@ -135,6 +135,12 @@ impl Scanout {
         if !Arc::ptr_eq(card, &framebuffer.0.card) {
             return Err(DrmError::OtherCard {
                 card: card.to_string(),
+            });
+        }
+        if !self.is_latest() {
+            return Err(DrmError::Replaced {
+                card: card.to_string(),
+                screen: self.screen().to_owned(),
             });
         }
         if framebuffer.0.size != self.framebuffer.size {
@@ -158,12 +164,18 @@ impl Scanout {
     }
 
     /// By MODE_PAGE_FLIP, until its event has come.
-    fn flip_by_event(&self, card: &Inner, framebuffer: &Framebuffer) -> Result<(), DrmError> {
+    fn flip_by_event(&mut self, card: &Inner, framebuffer: &Framebuffer) -> Result<(), DrmError> {
         // Events are those of the open card: two that wait would take each
         // other's.
         let _alone = card.shown();
-        card.page_flip(self.crtc, framebuffer.0.raw, PageFlipFlags::EVENT, None)
+        // One of a flip that was given up is not to be taken for this one's.
+        while readable(card, Duration::ZERO)? {
+            let _ = again(|| card.receive_events()).map_err(card.failed("read"))?;
+        }
+        again(|| card.page_flip(self.crtc, framebuffer.0.raw, PageFlipFlags::EVENT, None))
             .map_err(card.failed(MODE_PAGE_FLIP))?;
+        // From now on the kernel shows it, whatever comes of the wait.
+        self.framebuffer = Arc::clone(&framebuffer.0);
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -174,7 +186,7 @@ impl Scanout {
                     within: PATIENCE,
                 });
             }
-            let events = card.receive_events().map_err(card.failed("read"))?;
+            let events = again(|| card.receive_events()).map_err(card.failed("read"))?;
             let mut flips = events.filter_map(|event| match event {
                 Event::PageFlip(flip) => Some(flip.crtc),
                 _ => None,

@@ -62,6 +62,7 @@ impl Card {
     ) -> Result<Framebuffer, DrmError> {
         let handles = import::check(frame, buffers)?;
         let card = &self.0;
+        card.has_kms()?;
         let inexpressible = |reason| DrmError::Inexpressible {
             card: card.to_string(),
             frame: words(frame),

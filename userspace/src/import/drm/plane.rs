@@ -61,6 +61,7 @@ impl Card {
     /// ```
     pub fn planes(&self) -> Result<Vec<ScanoutPlane>, DrmError> {
         let card = &self.0;
+        card.has_kms()?;
         let handles = card.plane_handles();
         let handles = handles.map_err(card.failed(MODE_GETPLANERESOURCES))?;
         handles.into_iter().map(|plane| card.plane(plane)).collect()

@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use drm::control::{ClipRect, Device as _, Mode as Timings, connector, crtc};
 
 use super::atomic::Pipe;
-use super::card::Inner;
+use super::card::{Inner, again};
 use super::error::{MODE_GETCRTC, MODE_GETRESOURCES, MODE_SETCRTC};
 use super::framebuffer::Object;
 use super::{Card, DrmError, Framebuffer, Mode, Screen, mode};
@@ -70,7 +70,7 @@ impl Show {
 /// A framebuffer being shown; made by [`Card::show`].
 ///
 /// On drop the screen goes back to what it showed before, or is turned off if
-/// that was nothing. One that was replaced on its screen, by a later
+/// that was nothing; a flip that still waits for its fence is waited for. One that was replaced on its screen, by a later
 /// [`Card::show`] or by another program, leaves the screen alone; so this moves
 /// on to the next frame, and the last one dropped brings back what was there
 /// before the first:
@@ -174,8 +174,9 @@ impl Card {
         let (connector, timings) = card.screen_for(&connectors, framebuffer.size(), show)?;
         let room = room_of(connector, &timings);
         card.keep_from_overrun(room, &framebuffer.0)?;
-        let crtc = card.crtc_for(connector, &connectors)?;
+        // From here on no one else shows a frame: two could pick the same CRTC.
         let mut shown = card.shown();
+        let crtc = card.crtc_for(connector, &connectors)?;
         let before = card.get_crtc(crtc).map_err(card.failed(MODE_GETCRTC))?;
         let pipe = match method {
             Method::Atomic => {
@@ -184,13 +185,15 @@ impl Card {
                 Some(pipe)
             }
             Method::Legacy => {
-                card.set_crtc(
-                    crtc,
-                    Some(framebuffer.0.raw),
-                    (0, 0),
-                    &[connector.handle()],
-                    Some(timings),
-                )
+                again(|| {
+                    card.set_crtc(
+                        crtc,
+                        Some(framebuffer.0.raw),
+                        (0, 0),
+                        &[connector.handle()],
+                        Some(timings),
+                    )
+                })
                 .map_err(card.failed(MODE_SETCRTC))?;
                 None
             }
@@ -403,6 +406,13 @@ impl Scanout {
         &self.screen
     }
 
+    /// Whether no later one was shown on its screen.
+    pub(super) fn is_latest(&self) -> bool {
+        let shown = self.framebuffer.card.shown();
+        let mut later = shown.iter().filter(|shown| shown.number > self.number);
+        !later.any(|later| later.before.handle() == self.crtc)
+    }
+
     /// Whether the screen still shows it: a later [`Card::show`] or another
     /// program can have replaced it (GETCRTC).
     ///
@@ -450,19 +460,21 @@ impl Drop for Scanout {
         }
         if let (Some(framebuffer), Some(mode)) = (before.framebuffer(), before.mode()) {
             let position = before.position();
-            let back = card.set_crtc(
-                self.crtc,
-                Some(framebuffer),
-                position,
-                &[self.connector],
-                Some(mode),
-            );
+            let back = again(|| {
+                card.set_crtc(
+                    self.crtc,
+                    Some(framebuffer),
+                    position,
+                    &[self.connector],
+                    Some(mode),
+                )
+            });
             if back.is_ok() {
                 return;
             }
         }
         // Who is no longer master has lost the screen already.
-        let _ = card.set_crtc(self.crtc, None, (0, 0), &[], None);
+        let _ = again(|| card.set_crtc(self.crtc, None, (0, 0), &[], None));
     }
 }
 

@@ -14,11 +14,10 @@ use crate::negotiate::Layout;
 impl Card {
     /// What of a frame the driver refused, as far as the card tells.
     pub(super) fn suspect(&self, frame: &Frame, error: &io::Error) -> String {
-        if matches!(
-            Errno::from_io_error(error),
-            Some(Errno::NOTSUP | Errno::NOSYS)
-        ) {
-            return "this card has no screens".to_owned();
+        match Errno::from_io_error(error) {
+            Some(Errno::NOTSUP | Errno::NOSYS) => return "this card has no screens".to_owned(),
+            Some(Errno::INVAL | Errno::RANGE | Errno::NOENT) => {}
+            _ => return "its layout need not be the reason".to_owned(),
         }
         let (Ok(planes), Ok(sizes)) = (self.planes(), self.sizes()) else {
             return UNKNOWN.to_owned();
