@@ -252,8 +252,9 @@ impl Taker {
                     align: self.offset_align,
                 });
             }
-            // How many rows there are is known of linear frames only.
-            if frame.modifier != LINEAR {
+            // How many rows there are is known of linear frames only. Where rows
+            // come alone the last one needs its pixels, not its whole stride.
+            if frame.modifier != LINEAR || self.rows_align <= 1 {
                 continue;
             }
             let Ok(rows) = frame.rows(plane) else {

@@ -242,6 +242,10 @@ impl Devices {
         self.check("eglQueryDevicesEXT", unsafe {
             (self.query_devices)(0, ptr::null_mut(), &raw mut count)
         })?;
+        // None is no error, but to ask for none is.
+        if count <= 0 {
+            return Ok(Vec::new());
+        }
         let mut devices = vec![ptr::null_mut(); usize::try_from(count).unwrap_or(0)];
         // SAFETY: there is room for `count` devices.
         self.check("eglQueryDevicesEXT", unsafe {

@@ -113,7 +113,7 @@ use device::{Extensions, kernel_driver};
 ///
 /// It belongs to the thread that opened it. What is imported through it keeps
 /// it alive. Calling any of its methods makes its context current on the
-/// thread, and leaves it so.
+/// thread, and leaves it so; to drop what was made through it does, too.
 ///
 /// The EGL display beneath is EGL's own, one a device and process, and stays
 /// initialised until the process ends: others in the process may use it.

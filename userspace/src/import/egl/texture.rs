@@ -17,7 +17,7 @@ use super::image::Image;
 use super::yuv::{self, Hints, Planar};
 use crate::buffer::Buffer;
 use crate::import::{self, words};
-use crate::share::Frame;
+use crate::share::{Frame, INVALID};
 
 /// A frame that shaders can read; made by [`Gpu::import_texture`],
 /// [`Gpu::import_yuv`] and their like.
@@ -465,14 +465,17 @@ impl Inner {
     }
 
     pub(super) fn is_llvmpipe(&self) -> bool {
-        self.renderer.starts_with("llvmpipe")
+        // Also where another driver draws by way of it, as zink can.
+        self.renderer.contains("llvmpipe")
     }
 
     pub(super) fn external_only(&self, frame: &Frame) -> bool {
         let formats = self.formats().unwrap_or_default();
         let of_format = formats.iter().filter(|f| f.fourcc == frame.fourcc);
         let mut modifiers = of_format.flat_map(|format| &format.modifiers);
-        modifiers.any(|m| m.code == frame.modifier && m.external_only)
+        // Of an unknown layout the driver takes the one it likes.
+        let is_it = |code| frame.modifier == INVALID || code == frame.modifier;
+        modifiers.any(|m| is_it(m.code) && m.external_only)
     }
 }
 

@@ -101,8 +101,9 @@ impl BufferObject {
         };
         let flags = match access {
             Access::Read => 1,
-            Access::Write => 2,
-            Access::ReadWrite => 3,
+            // And to read: a driver with a copy in between writes all of it
+            // back, and has to have what is not written.
+            Access::Write | Access::ReadWrite => 3,
         };
         let (mut stride, mut data) = (0, ptr::null_mut());
         // From the first pixel on: kms_swrast adds the position of the region

@@ -137,6 +137,12 @@ impl Gbm {
             source,
             suspect,
         };
+        // Before any way of importing: Mesa reads them as signed.
+        for plane in &frame.planes {
+            let numbers = int(plane.stride).and_then(|_| int(plane.offset));
+            numbers
+                .map_err(|source| failed(source, "strides and offsets have 31 bits".to_owned()))?;
+        }
         let refused = |source| failed(source, gbm.suspect_of_import(frame, &handles, usage));
         let raw = match gbm.import_planes(frame, &handles, usage) {
             // Older than modifiers.
@@ -363,7 +369,6 @@ impl Inner {
         handles: &[BorrowedFd<'_>],
         usage: Usage,
     ) -> std::io::Result<api::Object> {
-        let int = |value: u32| c_int::try_from(value).map_err(std::io::Error::other);
         let mut data = ImportFdModifier {
             width: frame.width,
             height: frame.height,
@@ -491,4 +496,8 @@ impl fmt::Debug for BufferObject {
         let ((width, height), fourcc) = (self.size(), self.fourcc());
         write!(f, "BufferObject({width}x{height} {fourcc} on {})", self.gbm)
     }
+}
+/// A number of a frame as GBM takes it.
+fn int(value: u32) -> std::io::Result<c_int> {
+    c_int::try_from(value).map_err(std::io::Error::other)
 }

@@ -35,9 +35,13 @@ impl Gbm {
             .iter()
             .map(|code| Layout::linear(Fourcc::new(**code)));
         let supported = all.filter(|layout| self.is_supported(*layout, usage));
+        // A driver that takes one plane need not take several, nor say so.
+        let supported = supported.filter(|layout| {
+            layout.fourcc.planes() == Some(1) || self.try_foreign(layout.fourcc, usage).is_ok()
+        });
         taker.layouts = Some(supported.collect());
         (taker.stride_align, taker.offset_align) = (ALIGN, ALIGN);
-        taker.memory = match self.try_foreign(usage) {
+        taker.memory = match self.try_foreign(Fourcc::XRGB8888, usage) {
             Ok(()) => Memory::AnyDmaBuf,
             Err(why) => Memory::Own {
                 node: self.path().to_owned(),
@@ -48,8 +52,8 @@ impl Gbm {
     }
 
     /// Imports a dma-buf of another, or says why not.
-    fn try_foreign(&self, usage: Usage) -> Result<(), String> {
-        let frame = Frame::aligned(64, 16, Fourcc::XRGB8888, ALIGN);
+    fn try_foreign(&self, fourcc: Fourcc, usage: Usage) -> Result<(), String> {
+        let frame = Frame::aligned(64, 16, fourcc, ALIGN);
         let frame = frame.map_err(|error| error.to_string())?;
         let size = frame.size_of_buffer(0).map_err(|error| error.to_string())?;
         let request = Request::new(size).named("gbm try").for_device();

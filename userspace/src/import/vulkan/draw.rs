@@ -138,6 +138,10 @@ impl Gpu {
     /// Draws the whole of `target` with `shader`, which reads `textures`, after
     /// these fences have signalled.
     ///
+    /// A fence that never signals holds up all that comes after, and whoever drops
+    /// what is in use: [wait](Fence::wait), with a timeout, for one that came from
+    /// a peer.
+    ///
     /// It returns before all is drawn; see [`Drawing`]. Where the device does
     /// not wait for fences itself ([`has_native_fences`](Gpu::has_native_fences)),
     /// this waits for them.

@@ -13,7 +13,7 @@ use super::image::{Image, MEMORY_PLANES, create_info, external};
 use super::{Gpu, Inner, Use};
 use crate::buffer::Buffer;
 use crate::frame::{Fourcc, Frame, LINEAR, Plane};
-use crate::import::words;
+use crate::import::{self, words};
 
 /// A frame in the device's own memory: something to draw into, and what others
 /// need to find it.
@@ -79,6 +79,7 @@ impl Gpu {
         let image = self.0.create(&wanted, pixel, &offered)?;
         let frame = self.0.frame(&image, &wanted, &offered)?;
         let buffer = self.0.export(&image)?;
+        import::check(&frame, &[&buffer])?;
         self.0.release(&image)?;
         Ok(Allocation {
             target: Target(image),
