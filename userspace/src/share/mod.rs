@@ -8,6 +8,8 @@
 //!   process, and believes nothing that comes from there; a [`Listener`] waits
 //!   for such a process at an [`Address`], and a [`Policy`] says which may come.
 //! - [`plain`] passes handles alone, as a textbook program in C does.
+//! - [`gstreamer`] lends frames to GStreamer's `unixfdsrc`, and borrows those of
+//!   its `unixfdsink`.
 //! - `tokio` (feature `tokio`) is the same for asynchronous tasks.
 //! - [`Process`] takes a handle from a process that does not pass it.
 //!
@@ -35,6 +37,7 @@
 mod address;
 pub mod codec;
 mod error;
+pub mod gstreamer;
 mod handles;
 mod incoming;
 mod listener;

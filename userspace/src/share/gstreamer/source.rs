@@ -1,0 +1,345 @@
+//! The receiving role: what `unixfdsrc` is.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
+
+use super::command::{Command, Fault, Inbox, TURN, command};
+use super::payload::{self, CAPS, Described, EOS, NEW_BUFFER, RELEASE_BUFFER};
+use super::{Caps, GstreamerError, Stamp, place};
+use crate::buffer::Buffer;
+use crate::frame::Frame;
+use crate::share::socket::peer_gone;
+use crate::share::wait::until_ready;
+use crate::share::{Address, Socket, SocketError, Transport, handles};
+
+/// A connection to an `unixfdsink` that lends us its frames.
+///
+/// ```no_run
+/// // Not run with the crate's tests: takes a running GStreamer, such as
+/// // gst-launch-1.0 videotestsrc ! unixfdsink socket-path=/tmp/frames
+/// use dmashare::buffer::Access;
+/// use dmashare::share::gstreamer::Source;
+///
+/// let mut source = Source::connect("/tmp/frames")?;
+/// while let Some(borrowed) = source.recv()? {
+///     let mapping = borrowed.buffers[0].map(Access::Read)?;
+///     println!("{:?} at {:?}", borrowed.frame, borrowed.stamp.pts);
+/// } // The frame is released here, and its sender can use it again.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Source {
+    link: Arc<Link>,
+    inbox: Inbox,
+    caps: Option<Caps>,
+    /// Why nothing comes any more.
+    ended: Option<GstreamerError>,
+    timeout: Option<Duration>,
+}
+
+/// What a [`Source`] tells.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// The frames from here on are such.
+    Caps(Caps),
+    /// A frame.
+    Frame(Borrowed),
+    /// The stream has ended.
+    End,
+}
+
+/// A frame of an `unixfdsink`, lent until this is dropped.
+///
+/// Its sender may write to it again afterwards: who keeps one of the buffers
+/// keeps memory that changes.
+#[derive(Debug)]
+pub struct Borrowed {
+    /// What it is, and where it lies in the buffers.
+    pub frame: Frame,
+    /// Its memory: memfds or dma-bufs. Nobody vouches for a memfd's size that
+    /// is not sealed ([`Buffer::map`] refuses it); GStreamer's own are.
+    pub buffers: Vec<Buffer>,
+    /// When it is to be shown.
+    pub stamp: Stamp,
+    _lease: Lease,
+}
+
+/// Releases the buffer of this id on drop.
+#[derive(Debug)]
+struct Lease {
+    link: Arc<Link>,
+    id: u64,
+}
+
+/// The connection, which the frames share.
+#[derive(Debug)]
+struct Link {
+    socket: Socket,
+    /// Releases that the peer takes later: it may wait for us to read.
+    unsent: Mutex<Vec<u8>>,
+}
+
+impl Source {
+    /// Connects to an `unixfdsink`: to its `socket-path`, or to an abstract name
+    /// where its `socket-type` is `abstract`.
+    ///
+    /// # Errors
+    /// [`GstreamerError::Socket`]: `ENOENT` or `ECONNREFUSED` where none
+    /// listens.
+    pub fn connect(address: impl Into<Address>) -> Result<Source, GstreamerError> {
+        let socket = Socket::connect_with(address, Transport::Stream)?;
+        Ok(Source::new(socket))
+    }
+
+    /// Connects within so long. The source has this
+    /// [timeout](Self::set_timeout) from then on.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect), and [`SocketError::Timeout`].
+    pub fn connect_timeout(
+        address: impl Into<Address>,
+        timeout: Duration,
+    ) -> Result<Source, GstreamerError> {
+        let socket = Socket::connect_timeout(address, Transport::Stream, timeout)?;
+        let mut source = Source::new(socket);
+        source.timeout = Some(timeout);
+        Ok(source)
+    }
+
+    /// Takes a connected socket from elsewhere.
+    ///
+    /// # Errors
+    /// [`SocketError::WrongSocket`] for what is no UNIX stream.
+    ///
+    /// ```
+    /// use std::os::unix::net::{UnixDatagram, UnixStream};
+    /// use dmashare::share::gstreamer::Source;
+    /// let (here, _there) = UnixStream::pair()?;
+    /// assert!(Source::from_fd(here.into()).is_ok());
+    /// assert!(Source::from_fd(UnixDatagram::unbound()?.into()).is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn from_fd(fd: OwnedFd) -> Result<Source, GstreamerError> {
+        let socket = Socket::from_fd(fd)?;
+        match socket.transport() {
+            Transport::Stream => Ok(Source::new(socket)),
+            Transport::Packet => {
+                let name = crate::buffer::describe(socket.as_fd());
+                Err(SocketError::WrongSocket(name).into())
+            }
+        }
+    }
+
+    fn new(socket: Socket) -> Source {
+        Source {
+            link: Arc::new(Link {
+                socket,
+                unsent: Mutex::default(),
+            }),
+            inbox: Inbox::default(),
+            caps: None,
+            ended: None,
+            timeout: None,
+        }
+    }
+
+    /// How long [`recv`](Self::recv) and [`event`](Self::event) wait; `None`, as
+    /// at first, is for ever.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use std::time::Duration;
+    /// use dmashare::share::SocketError;
+    /// use dmashare::share::gstreamer::{GstreamerError, Source};
+    /// let (here, _there) = UnixStream::pair()?;
+    /// let mut source = Source::from_fd(here.into())?;
+    /// source.set_timeout(Some(Duration::from_millis(10)));
+    /// let nothing = source.recv().unwrap_err();
+    /// assert!(matches!(nothing, GstreamerError::Socket(SocketError::Timeout { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    /// What the frames are, once that was told.
+    pub fn caps(&self) -> Option<&Caps> {
+        self.caps.as_ref()
+    }
+
+    /// The next frame; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of [`event`](Self::event).
+    pub fn recv(&mut self) -> Result<Option<Borrowed>, GstreamerError> {
+        let begun = Instant::now();
+        loop {
+            match self.event_since(begun)? {
+                SourceEvent::Frame(frame) => return Ok(Some(frame)),
+                SourceEvent::End => return Ok(None),
+                SourceEvent::Caps(_) => {}
+            }
+        }
+    }
+
+    /// The next that the sink says: new caps, a frame, or the end. Commands of
+    /// other types are passed over.
+    ///
+    /// # Errors
+    /// What is wrong with what came: see [`GstreamerError`] for which of them
+    /// leave the connection usable. A frame that is refused is released. A
+    /// [`SocketError::Timeout`] loses nothing, also in the middle of a command.
+    pub fn event(&mut self) -> Result<SourceEvent, GstreamerError> {
+        self.event_since(Instant::now())
+    }
+
+    fn event_since(&mut self, begun: Instant) -> Result<SourceEvent, GstreamerError> {
+        let mut passed_over = 0;
+        loop {
+            if let Some(ended) = &self.ended {
+                return Err(ended.clone());
+            }
+            let left = self
+                .timeout
+                .map(|limit| limit.saturating_sub(begun.elapsed()));
+            let Source { link, inbox, .. } = self;
+            let socket = link.socket.as_fd();
+            let came = until_ready("recvmsg", socket, PollFlags::IN, left, || {
+                link.flush();
+                match inbox.step(socket) {
+                    Err(Fault::Os(errno)) => Err(errno),
+                    Err(Fault::Ended(error)) => Ok(Err(error)),
+                    Ok(command) => Ok(Ok(command)),
+                }
+            });
+            let command = match came {
+                Ok(Ok(command)) => command,
+                Ok(Err(error)) => return Err(self.end(error)),
+                Err(SocketError::Timeout { operation, .. }) => {
+                    let after = self.timeout.unwrap_or_default();
+                    return Err(SocketError::Timeout { operation, after }.into());
+                }
+                Err(error) => match peer_gone(error) {
+                    gone @ SocketError::Closed => return Err(self.end(gone.into())),
+                    other => return Err(other.into()),
+                },
+            };
+            if let Some(event) = self.understand(command)? {
+                return Ok(event);
+            }
+            // A peer that only sends what is ignored has no more time than a
+            // silent one; yet what is there already is found without waiting.
+            passed_over += 1;
+            if left == Some(Duration::ZERO) && passed_over >= TURN {
+                let (operation, after) = ("recvmsg", self.timeout.unwrap_or_default());
+                return Err(SocketError::Timeout { operation, after }.into());
+            }
+        }
+    }
+
+    fn understand(&mut self, command: Command) -> Result<Option<SourceEvent>, GstreamerError> {
+        match command.kind {
+            CAPS => self.take_caps(&command),
+            NEW_BUFFER => self.borrow(command).map(|b| Some(SourceEvent::Frame(b))),
+            EOS => Ok(Some(SourceEvent::End)),
+            RELEASE_BUFFER => Err(self.end(GstreamerError::Command(RELEASE_BUFFER))),
+            _ => Ok(None),
+        }
+    }
+
+    fn take_caps(&mut self, command: &Command) -> Result<Option<SourceEvent>, GstreamerError> {
+        // What they were holds no more, whatever these are.
+        self.caps = None;
+        let short = GstreamerError::Short {
+            command: CAPS,
+            length: command.payload.len(),
+        };
+        let text = command.payload.strip_suffix(&[0]).ok_or(short)?;
+        let text = String::from_utf8_lossy(text);
+        // What a sink says that has none yet.
+        if text == "NULL" {
+            return Ok(None);
+        }
+        let caps: Caps = text.parse()?;
+        self.caps = Some(caps.clone());
+        Ok(Some(SourceEvent::Caps(caps)))
+    }
+
+    fn borrow(&mut self, command: Command) -> Result<Borrowed, GstreamerError> {
+        let short = GstreamerError::Short {
+            command: NEW_BUFFER,
+            length: command.payload.len(),
+        };
+        // First of all, so that it is released however this ends.
+        let lease = Lease {
+            link: Arc::clone(&self.link),
+            id: payload::id_of(&command.payload).ok_or(short)?,
+        };
+        let described = Described::read(&command.payload)?;
+        let buffers = command.buffers(described.memories.len())?;
+        let caps = self.caps.as_ref().ok_or(GstreamerError::NoCaps)?;
+        Ok(Borrowed {
+            frame: place::frame(caps, &described, &buffers)?,
+            buffers,
+            stamp: described.stamp,
+            _lease: lease,
+        })
+    }
+
+    /// Ends the connection, and tells the peer.
+    fn end(&mut self, error: GstreamerError) -> GstreamerError {
+        self.inbox = Inbox::default();
+        self.ended = Some(error.clone());
+        // Where this fails, the peer is gone.
+        let _ = shutdown(&self.link.socket, Shutdown::Both);
+        error
+    }
+}
+
+impl AsFd for Source {
+    /// The socket, to be waited for.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.socket.as_fd()
+    }
+}
+
+impl Drop for Source {
+    /// Frames that are still held are the peer's to use again from now on: it
+    /// would otherwise send on to someone who does not read, and wait.
+    fn drop(&mut self) {
+        self.link.flush();
+        let _ = shutdown(&self.link.socket, Shutdown::Both);
+    }
+}
+
+impl Link {
+    fn unsent(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what is to be sent, as far as the peer takes it now.
+    fn flush(&self) {
+        let mut unsent = self.unsent();
+        while !unsent.is_empty() {
+            match handles::send(self.socket.as_fd(), &unsent, &[]) {
+                Ok(sent) => drop(unsent.drain(..sent)),
+                Err(Errno::AGAIN) => return,
+                // Nobody waits for them any more.
+                Err(_) => unsent.clear(),
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let bytes = command(RELEASE_BUFFER, &self.id.to_ne_bytes());
+        self.link.unsent().extend(bytes);
+        self.link.flush();
+    }
+}
