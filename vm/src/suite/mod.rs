@@ -28,7 +28,7 @@ use results::Results;
 
 /// How long a test program may take where nothing is said, as the command line
 /// gives it.
-pub(crate) const DEADLINE: &str = "15m";
+pub(crate) const DEADLINE: &str = "30m";
 
 /// What to run, and for how long.
 ///
@@ -40,7 +40,7 @@ pub(crate) const DEADLINE: &str = "15m";
 ///     guest_only: true,
 ///     ..Options::default()
 /// };
-/// assert_eq!(options.deadline.as_secs(), 15 * 60);
+/// assert_eq!(options.deadline.as_secs(), 30 * 60);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -50,7 +50,7 @@ pub struct Options {
     pub guest_only: bool,
     /// Run only tests whose name contains this.
     pub filter: Option<String>,
-    /// How long one test program may take; 15 minutes by default.
+    /// How long one test program may take; 30 minutes by default.
     pub deadline: Duration,
     /// How many kernels run side by side; `None`: as many as the machine has
     /// processors and memory for.
