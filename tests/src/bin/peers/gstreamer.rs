@@ -330,7 +330,7 @@ fn test_picture() -> Result<(), String> {
     ensure(frames == 12, || format!("{frames} frames"))
 }
 
-/// Formats of several planes, and rows with padding.
+/// Formats of several planes, and of pixels of other sizes.
 fn formats() -> Result<(), String> {
     for format in ["NV12", "I420", "YUY2", "RGB", "Y444"] {
         // A width that needs no padding, as the file has it.

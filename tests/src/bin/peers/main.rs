@@ -62,7 +62,7 @@ const PACKAGES: [&str; 5] = [
 ];
 
 /// A camera with a video output beside it. There is no card: Mesa would have
-/// weston draw by it, and on 6.1 and 6.12 crash at a dma-buf that is not the
+/// weston draw by it, and on 6.1 and 6.12 it would end at a dma-buf that is not the
 /// card's own.
 const MODULE: &str = "vivid n_devs=1 node_types=0x101";
 
