@@ -35,6 +35,7 @@
 //! ```
 
 mod address;
+mod arrival;
 pub mod codec;
 mod error;
 pub mod gstreamer;

@@ -1,6 +1,6 @@
 //! Commands over a stream: what came of the one that is on its way, and sending.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use super::GstreamerError;
 use crate::buffer::Buffer;
 use crate::share::SocketError;
-use crate::share::handles::{self, Received};
+use crate::share::arrival::{Arrival, Parcel, Stop};
+use crate::share::handles;
 use crate::share::wait::until_ready;
 
 /// The most bytes that may follow the header of a command. Caps have some
@@ -30,51 +31,16 @@ pub(super) struct Command {
     parcel: Parcel,
 }
 
-/// The handles of one command, and what befell them.
-#[derive(Debug, Default)]
-struct Parcel {
-    handles: Vec<OwnedFd>,
-    lost: bool,
-    /// Whether some came with another byte than the first.
-    misplaced: bool,
-}
-
 impl Command {
     /// Its handles, as buffers, of which it announced so many.
     pub(super) fn buffers(self, announced: usize) -> Result<Vec<Buffer>, SocketError> {
-        let Parcel {
-            handles,
-            lost,
-            misplaced,
-        } = self.parcel;
-        if misplaced {
-            return Err(SocketError::Misplaced);
-        }
-        if lost {
-            return Err(SocketError::Control);
-        }
-        let delivered = handles.len();
-        if announced != delivered {
-            return Err(SocketError::Handles {
-                announced,
-                delivered,
-            });
-        }
-        let examined = handles.into_iter().enumerate().map(|(handle, fd)| {
-            let buffer = Buffer::examined(fd);
-            buffer.map_err(|source| SocketError::Buffer { handle, source })
-        });
-        examined.collect()
+        self.parcel.buffers(announced)?.collect()
     }
 }
 
 /// What is remembered from one receiving call to the next.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
-    bytes: Vec<u8>,
-    filled: usize,
-    parcel: Parcel,
-}
+pub(super) struct Inbox(Arrival);
 
 /// Why no command came.
 pub(super) enum Fault {
@@ -84,56 +50,41 @@ pub(super) enum Fault {
     Ended(GstreamerError),
 }
 
+impl From<Stop> for Fault {
+    fn from(stop: Stop) -> Fault {
+        match stop {
+            Stop::Os(errno) => Fault::Os(errno),
+            Stop::Gone(error) => Fault::Ended(GstreamerError::Socket(error)),
+        }
+    }
+}
+
 impl Inbox {
     /// Reads on, up to the end of a command or of what is there.
     pub(super) fn step(&mut self, socket: BorrowedFd<'_>) -> Result<Command, Fault> {
         loop {
             let end = self.wanted()?;
-            if self.filled == end {
-                self.filled = 0;
-                let bytes = std::mem::take(&mut self.bytes);
+            if let Some(parcel) = self.0.whole(end) {
+                let bytes = std::mem::take(&mut self.0.bytes);
                 return Ok(Command {
                     kind: word(&bytes, 0),
                     payload: bytes[HEADER..end].to_vec(),
-                    parcel: std::mem::take(&mut self.parcel),
+                    parcel,
                 });
             }
-            self.bytes.resize(end, 0);
-            let into = &mut self.bytes[self.filled..];
-            let Received { len, handles, lost } =
-                handles::receive(socket, into).map_err(Fault::Os)?;
-            if len == 0 {
-                self.parcel = Parcel::default();
-                let came = std::mem::take(&mut self.filled);
-                return Err(Fault::Ended(GstreamerError::Socket(match came {
-                    0 => SocketError::Closed,
-                    came => SocketError::Truncated(came),
-                })));
-            }
-            self.parcel.lost |= lost;
-            if self.filled == 0 {
-                self.parcel.handles = handles;
-            } else {
-                self.parcel.misplaced |= !handles.is_empty();
-            }
-            self.filled += len;
+            self.0.read(socket, end)?;
         }
     }
 
-    /// Up to which byte to read next: the first alone, since one call reads
-    /// beyond bytes without handles up to bytes with some, and does not say
-    /// where they began.
+    /// Up to which byte to read next.
     fn wanted(&self) -> Result<usize, Fault> {
-        match self.filled {
-            0 => Ok(1),
-            1..HEADER => Ok(HEADER),
-            _ => {
-                let length = word(&self.bytes, 4);
-                match usize::try_from(length) {
-                    Ok(fits) if length <= MAX_PAYLOAD => Ok(HEADER + fits),
-                    _ => Err(Fault::Ended(GstreamerError::Length(length))),
-                }
-            }
+        if let Some(end) = self.0.before(HEADER) {
+            return Ok(end);
+        }
+        let length = word(&self.0.bytes, 4);
+        match usize::try_from(length) {
+            Ok(fits) if length <= MAX_PAYLOAD => Ok(HEADER + fits),
+            _ => Err(Fault::Ended(GstreamerError::Length(length))),
         }
     }
 }
