@@ -6,9 +6,10 @@ use std::sync::Arc;
 use dmashare::alloc::{Allocate, Request, Way};
 use dmashare::buffer::{Access, Buffer};
 use dmashare::import::HandleError;
+use dmashare::import::Part;
 use dmashare::import::drm::Card;
 use dmashare::import::egl::{Device, Gpu};
-use dmashare::import::gbm::{Gbm, GbmError, Region, Usage};
+use dmashare::import::gbm::{Gbm, GbmError, Usage};
 use dmashare::negotiate::{Layout, Memory};
 use dmashare::share::{Fourcc, Frame, INVALID, LINEAR};
 use dmashare_tests::conformance::Verdict;
@@ -166,7 +167,7 @@ fn allocates(gbm: &Gbm) -> Verdict {
         let object = gbm
             .allocate(64, 48, Fourcc::XRGB8888, modifiers, Usage::SCANOUT)
             .map_err(text)?;
-        let whole = Region::whole(object.size());
+        let whole = Part::whole(object.size());
         let all = pixels(64 * 48 * 4);
         let mut mapped = object.map(whole, Access::Write).map_err(text)?;
         mapped.write(&all).map_err(text)?;
@@ -180,7 +181,7 @@ fn allocates(gbm: &Gbm) -> Verdict {
         })?;
 
         // A part of it, which is not the first.
-        let part = Region {
+        let part = Part {
             x: 5,
             y: 7,
             width: 3,
@@ -322,13 +323,13 @@ fn names_what_it_cannot_map() -> Verdict {
     let object = gbm
         .import(&frame, &[&buffer], Usage::empty())
         .map_err(text)?;
-    let part = |x, y, width, height| Region {
+    let part = |x, y, width, height| Part {
         x,
         y,
         width,
         height,
     };
-    for region in [Region::whole((64, 48)), part(5, 7, 3, 2)] {
+    for region in [Part::whole((64, 48)), part(5, 7, 3, 2)] {
         match object.map(region, Access::Read) {
             Err(error @ GbmError::Map { .. }) => says(&error, &["of the frame that was imported"])?,
             other => return Err(format!("{other:?}")),
@@ -381,7 +382,7 @@ fn leaks_nothing() -> Verdict {
         let own = gbm.allocate(64, 48, Fourcc::XRGB8888, &[LINEAR], Usage::SCANOUT);
         let own = own.map_err(text)?;
         drop(
-            own.map(Region::whole((64, 48)), Access::ReadWrite)
+            own.map(Part::whole((64, 48)), Access::ReadWrite)
                 .map_err(text)?,
         );
         own.export().map_err(text)?;

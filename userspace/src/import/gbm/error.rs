@@ -3,9 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Region;
 use crate::buffer::BufferError;
-use crate::import::HandleError;
+use crate::import::{HandleError, Part};
 use crate::share::Fourcc;
 
 /// Why a GBM device could not be opened, or could not make or take a buffer.
@@ -110,7 +109,7 @@ pub enum GbmError {
     #[error("{region:?} does not lie within {width}x{height} pixels, or has none")]
     Region {
         /// What was asked for.
-        region: Region,
+        region: Part,
         /// Width in pixels.
         width: u32,
         /// Height in rows.

@@ -8,41 +8,7 @@ use super::BufferObject;
 use super::device::ask;
 use super::error::GbmError;
 use crate::buffer::{Access, copy};
-
-/// A part of a picture, in pixels.
-///
-/// ```
-/// use dmashare::import::gbm::Region;
-/// assert_eq!(Region::whole((640, 480)).width, 640);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// The first column.
-    pub x: u32,
-    /// The first row.
-    pub y: u32,
-    /// How many columns.
-    pub width: u32,
-    /// How many rows.
-    pub height: u32,
-}
-
-impl Region {
-    /// All of a picture of this width and height.
-    ///
-    /// ```
-    /// # use dmashare::import::gbm::Region;
-    /// assert_eq!(Region::whole((4, 2)), Region { x: 0, y: 0, width: 4, height: 2 });
-    /// ```
-    pub const fn whole((width, height): (u32, u32)) -> Region {
-        Region {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        }
-    }
-}
+use crate::import::Part;
 
 /// A region of a buffer that the CPU can copy from and to, as if it were linear;
 /// made by [`BufferObject::map`]. What was written is in the buffer once this is
@@ -70,13 +36,14 @@ impl BufferObject {
     ///
     /// ```no_run
     /// // Not run: needs a DRM device.
-    /// # use dmashare::{buffer::Access, import::gbm::{BufferObject, GbmError, Region}};
+    /// # use dmashare::buffer::Access;
+    /// # use dmashare::import::{Part, gbm::{BufferObject, GbmError}};
     /// # fn f(object: &BufferObject) -> Result<(), GbmError> {
-    /// let mut mapped = object.map(Region::whole(object.size()), Access::Write)?;
+    /// let mut mapped = object.map(Part::whole(object.size()), Access::Write)?;
     /// mapped.write(&vec![0xff; mapped.len()])?;
     /// # Ok(()) }
     /// ```
-    pub fn map(&self, region: Region, access: Access) -> Result<Mapped<'_>, GbmError> {
+    pub fn map(&self, region: Part, access: Access) -> Result<Mapped<'_>, GbmError> {
         let fourcc = self.fourcc();
         let bytes = fourcc
             .bytes_per_pixel()

@@ -41,5 +41,5 @@ mod taker;
 
 pub use device::{Gbm, Usage};
 pub use error::GbmError;
-pub use map::{Mapped, Region};
+pub use map::Mapped;
 pub use object::BufferObject;
