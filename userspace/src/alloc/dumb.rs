@@ -105,15 +105,7 @@ impl Dumb {
 
     /// The cards of this system, with dumb buffers or without.
     fn cards() -> Vec<PathBuf> {
-        let nodes = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
-        let mut cards: Vec<(u32, PathBuf)> = nodes
-            .filter_map(|node| {
-                let number = node.file_name().to_str()?.strip_prefix("card")?.parse();
-                Some((number.ok()?, node.path()))
-            })
-            .collect();
-        cards.sort();
-        cards.into_iter().map(|(_, node)| node).collect()
+        node::numbered(FOLDER, "card").unwrap_or_default()
     }
 
     /// The card's device node.

@@ -23,7 +23,7 @@ mod huge;
 mod limit;
 mod memfd;
 mod module;
-mod node;
+pub(crate) mod node;
 mod offer;
 mod piece;
 mod posix;

@@ -1,8 +1,10 @@
-//! What the device nodes have in common: opening one, saying what would help
+//! What the device nodes have in common: finding and opening one, saying what would help
 //! where that fails, and naming the dma-buf that came of it.
 
 use std::fmt::Write as _;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -30,6 +32,21 @@ pub(super) fn open(path: &str, missing: impl FnOnce() -> String) -> Result<Owned
             },
         }
     })
+}
+
+/// The nodes in this folder that are called so, with a number, in its order.
+pub(crate) fn numbered(folder: &str, name: &str) -> io::Result<Vec<PathBuf>> {
+    let mut nodes = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let file = entry.file_name();
+        let number = file.to_str().and_then(|file| file.strip_prefix(name));
+        if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
+            nodes.push((number, entry.path()));
+        }
+    }
+    nodes.sort();
+    Ok(nodes.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Who may open this node, by its owner and mode.
@@ -79,6 +96,20 @@ mod tests {
             error.to_string(),
             "/dev/no such node: open: No such file or directory (os error 2); load it"
         );
+    }
+
+    #[test]
+    fn nodes_come_by_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["card10", "card2", "card", "cards", "renderD128", "card-1"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        let found = numbered(folder.path().to_str().unwrap(), "card").unwrap();
+        assert_eq!(
+            found,
+            ["card2", "card10"].map(|file| folder.path().join(file))
+        );
+        assert!(numbered("/no such folder", "card").is_err());
     }
 
     #[test]

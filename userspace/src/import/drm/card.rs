@@ -16,6 +16,7 @@ use super::error::MODE_GETRESOURCES;
 use super::gem::Counts;
 use super::scanout::Shown;
 use super::{DrmError, Mode};
+use crate::alloc::node;
 
 const DIRECTORY: &str = "/dev/dri";
 
@@ -243,22 +244,11 @@ impl Card {
 }
 
 /// The nodes under /dev/dri that are called so, with a number.
-fn nodes(kind: &str) -> Result<Vec<PathBuf>, DrmError> {
-    let failed = |source| DrmError::Open {
+fn nodes(name: &str) -> Result<Vec<PathBuf>, DrmError> {
+    node::numbered(DIRECTORY, name).map_err(|source| DrmError::Open {
         path: DIRECTORY.into(),
         source,
-    };
-    let mut nodes = Vec::new();
-    for entry in fs::read_dir(DIRECTORY).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(kind));
-        if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
-            nodes.push((number, entry.path()));
-        }
-    }
-    nodes.sort();
-    Ok(nodes.into_iter().map(|(_, path)| path).collect())
+    })
 }
 
 impl Inner {

@@ -1,7 +1,7 @@
 //! An open video node, and what it says that it can.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,6 +13,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::error::QUERYCAP;
 use super::{Queue, V4l2Error};
+use crate::alloc::node;
 use crate::negotiate::Taker;
 use crate::sys::v4l2;
 
@@ -115,21 +116,10 @@ impl Device {
     /// # Ok::<(), dmashare::import::v4l2::V4l2Error>(())
     /// ```
     pub fn nodes() -> Result<Vec<PathBuf>, V4l2Error> {
-        let failed = |source| V4l2Error::Open {
+        node::numbered(DIRECTORY, "video").map_err(|source| V4l2Error::Open {
             path: DIRECTORY.into(),
             source,
-        };
-        let mut nodes = Vec::new();
-        for entry in fs::read_dir(DIRECTORY).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("video"));
-            if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
-                nodes.push((number, entry.path()));
-            }
-        }
-        nodes.sort();
-        Ok(nodes.into_iter().map(|(_, path)| path).collect())
+        })
     }
 
     /// Opens a video device by its node.
