@@ -559,11 +559,12 @@ const SYNCS: &[&str] = &[
     "EGL_ANDROID_native_fence_sync",
 ];
 
-/// Whether this GL_RENDERER is one of Mesa's that draw with the CPU.
+/// Whether this GL_RENDERER is one of Mesa's that draw with the CPU, or one that
+/// draws by way of it, as zink can.
 fn draws_with_the_cpu(renderer: &str) -> bool {
     ["llvmpipe", "softpipe", "swrast"]
         .iter()
-        .any(|name| renderer.starts_with(name))
+        .any(|name| renderer.contains(name))
 }
 
 impl Inner {
