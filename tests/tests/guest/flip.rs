@@ -255,7 +255,7 @@ fn tells_what_it_takes(driver: Driver) -> Verdict {
     })?;
     let takers = card.takers().map_err(text)?;
     ensure(takers.len() == planes.len(), || format!("{takers:?}"))?;
-    for taker in takers {
+    for (_, taker) in takers {
         ensure(taker.name.contains(&card.to_string()), || {
             taker.name.clone()
         })?;

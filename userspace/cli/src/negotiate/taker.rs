@@ -132,17 +132,15 @@ impl Named {
 
 /// The plane of this number, or the first primary one.
 fn plane(card: &Card, number: Option<u32>) -> Result<Taker, Failure> {
-    let planes = card.planes()?;
+    let takers = card.takers()?;
     let is_it = |plane: &ScanoutPlane| match number {
         Some(number) => plane.id == number,
         None => plane.kind == PlaneKind::Primary,
     };
-    let found = planes.iter().zip(card.takers()?);
-    let mut found = found.filter(|(plane, _)| is_it(plane));
-    if let Some((_, taker)) = found.next() {
-        return Ok(taker);
+    if let Some((_, taker)) = takers.iter().find(|(plane, _)| is_it(plane)) {
+        return Ok(taker.clone());
     }
-    let all: Vec<String> = planes.iter().map(ToString::to_string).collect();
+    let all: Vec<String> = takers.iter().map(|(plane, _)| plane.to_string()).collect();
     Err(Failure::failed(format!(
         "{card} has no such plane, but: {}",
         all.join(", ")

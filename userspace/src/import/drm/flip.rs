@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use drm::control::{Device as _, Event, PageFlipFlags};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::card::{Inner, again};
 use super::error::{MODE_ATOMIC, MODE_PAGE_FLIP};
@@ -202,13 +202,9 @@ impl Scanout {
 fn readable(card: &Inner, within: Duration) -> Result<bool, DrmError> {
     let mut fds = [PollFd::new(card, PollFlags::IN)];
     let within = within.try_into().ok();
-    loop {
-        match poll(&mut fds, within.as_ref()) {
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(card.failed("poll")(error.into())),
-            Ok(ready) => return Ok(ready > 0),
-        }
-    }
+    let ready = retry_on_intr(|| poll(&mut fds, within.as_ref()));
+    let ready = ready.map_err(|error| card.failed("poll")(error.into()))?;
+    Ok(ready > 0)
 }
 
 fn is_busy<T>(committed: &std::io::Result<T>) -> bool {

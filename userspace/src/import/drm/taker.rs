@@ -7,6 +7,7 @@ use std::ops::{Bound, RangeBounds, RangeInclusive};
 use super::error::MODE_GETRESOURCES;
 use super::{Card, DrmError, PlaneKind, ScanoutPlane};
 use crate::alloc::{Request, allocate};
+use crate::buffer::Buffer;
 use crate::import::scattered::scattered;
 use crate::negotiate::{Memory, Sync, Taker};
 
@@ -30,24 +31,24 @@ impl Card {
     /// ```no_run
     /// // Not run: needs a screen.
     /// # use dmashare::import::drm::Card;
-    /// for taker in Card::find("bochs-drm")?.takers()? {
-    ///     println!("{}", taker.name); // plane 31 (primary) of /dev/dri/card0 (bochs-drm)
+    /// for (plane, taker) in Card::find("bochs-drm")?.takers()? {
+    ///     println!("{}: {}", plane.kind, taker.name); // primary: plane 31 (primary) of …
     /// }
     /// # Ok::<(), dmashare::import::drm::DrmError>(())
     /// ```
-    pub fn takers(&self) -> Result<Vec<Taker>, DrmError> {
-        let (memory, contiguous) = self.memory();
+    pub fn takers(&self) -> Result<Vec<(ScanoutPlane, Taker)>, DrmError> {
+        let planes = self.planes()?.into_iter();
         let [width, height] = self.sizes()?;
+        let (memory, contiguous) = self.memory();
         let sync = match self.0.is_atomic() {
             true => Sync::CPU | Sync::IMPLICIT | Sync::SYNC_FILE,
             // The legacy calls of old drivers need not wait for anyone.
             false => Sync::CPU,
         };
-        let planes = self.planes()?.into_iter();
-        let takers = planes.map(|ScanoutPlane { id, kind, layouts }| {
-            let mut taker = Taker::new(format!("plane {id} ({kind}) of {self}"));
-            taker.layouts = Some(layouts);
-            (taker.width, taker.height) = match kind {
+        let takers = planes.map(|plane| {
+            let mut taker = Taker::new(format!("{plane} of {self}"));
+            taker.layouts = Some(plane.layouts.clone());
+            (taker.width, taker.height) = match plane.kind {
                 PlaneKind::Cursor => self.cursor_sizes(),
                 _ => (width.clone(), height.clone()),
             };
@@ -55,7 +56,7 @@ impl Card {
             taker.memory = memory.clone();
             taker.contiguous = contiguous;
             taker.sync = sync;
-            taker
+            (plane, taker)
         });
         Ok(takers.collect())
     }
@@ -91,22 +92,24 @@ impl Card {
             node: self.path().to_owned(),
             why,
         };
-        if let Ok(buffer) = scattered(SCATTERED)
-            && self.open_handle(&buffer).is_ok()
+        let takes = |buffer: &Buffer| self.open_handle(buffer).map(drop);
+        let scattered = scattered(SCATTERED).ok();
+        if scattered
+            .as_ref()
+            .is_some_and(|buffer| takes(buffer).is_ok())
         {
             return (Memory::AnyDmaBuf, false);
         }
         // A page is in one piece.
         let request = Request::new(1).named("dmashare probe").for_device();
-        match allocate(&request) {
-            Err(nothing) => (
-                own(format!("nothing to try an import with: {nothing}")),
-                false,
-            ),
-            Ok(made) => match self.open_handle(&made.buffer) {
-                Ok(_) => (Memory::AnyDmaBuf, scattered(SCATTERED).is_ok()),
-                Err(refused) => (own(refused.to_string()), false),
-            },
+        let made = allocate(&request).map_err(|nothing| {
+            let why = format!("nothing to try an import with: {nothing}");
+            own(why)
+        });
+        let taken = made.and_then(|made| takes(&made.buffer).map_err(|why| own(why.to_string())));
+        match taken {
+            Ok(()) => (Memory::AnyDmaBuf, scattered.is_some()),
+            Err(own) => (own, false),
         }
     }
 }

@@ -137,13 +137,11 @@ fn look_at(node: &Path, camera: (u32, u32)) -> Result<(Card, (u32, u32), Taker),
         let (width, height) = camera;
         format!("{card} has no connected screen of {width}x{height} pixels or more")
     })?;
-    let planes = card.planes().map_err(text)?;
-    let primary = planes
-        .iter()
-        .position(|plane| plane.kind == PlaneKind::Primary);
-    let mut takers = card.takers().map_err(text)?;
-    let plane = primary.filter(|at| *at < takers.len());
-    let plane = takers.swap_remove(plane.ok_or_else(|| format!("{card} has no primary plane"))?);
+    let takers = card.takers().map_err(text)?.into_iter();
+    let mut primary = takers.filter(|(plane, _)| plane.kind == PlaneKind::Primary);
+    let (_, plane) = primary
+        .next()
+        .ok_or_else(|| format!("{card} has no primary plane"))?;
     match plane.memory {
         Memory::Own { why, .. } => Err(why),
         _ => Ok((card, size, plane)),
