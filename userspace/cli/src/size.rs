@@ -24,6 +24,20 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text} is more than 64 bits can count"))
 }
 
+/// Width and height in pixels, such as 1920x1080: digits, and neither of them 0.
+/// `None` for what is not that.
+pub(crate) fn of_picture(text: &str) -> Option<(u32, u32)> {
+    let (width, height) = text.split_once('x')?;
+    let side = |digits: &str| {
+        let digits = digits
+            .bytes()
+            .all(|digit| digit.is_ascii_digit())
+            .then_some(digits)?;
+        digits.parse().ok().filter(|side| *side > 0)
+    };
+    Some((side(width)?, side(height)?))
+}
+
 fn wrong(text: &str) -> String {
     format!("{text:?} is no size; write bytes as digits, with K, M or G behind them")
 }

@@ -11,7 +11,7 @@ use dmashare::frame::Fourcc;
 use dmashare::negotiate::{Conflict, Converter, Picture, Taker, negotiate, sources};
 
 use crate::failure::Failure;
-use crate::told;
+use crate::{size, told};
 use taker::Named;
 
 /// The picture, and who takes it.
@@ -39,16 +39,7 @@ pub(crate) struct Options {
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
-    let wrong = || format!("{text:?} is no size; write 1920x1080");
-    let (width, height) = text.split_once('x').ok_or_else(wrong)?;
-    let number = |digits: &str| match digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        true => digits.parse().map_err(|_| wrong()),
-        false => Err(wrong()),
-    };
-    match (number(width)?, number(height)?) {
-        (0, _) | (_, 0) => Err(wrong()),
-        size => Ok(size),
-    }
+    size::of_picture(text).ok_or_else(|| format!("{text:?} is no size; write 1920x1080"))
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
