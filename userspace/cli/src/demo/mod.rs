@@ -14,6 +14,7 @@
 
 mod allocate;
 pub mod camera;
+mod child;
 pub mod compare;
 mod consumer;
 mod error;

@@ -1,9 +1,7 @@
 //! Process A, as process B sees it.
 
 use std::io::BufReader;
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{self, Child, ChildStdout, Command, Stdio};
+use std::process::{self, ChildStdout, Stdio};
 use std::time::Instant;
 
 use dmashare::buffer::Buffer;
@@ -11,12 +9,13 @@ use dmashare::share::{Frame, Socket, SocketError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 
+use super::child::{self, Started};
 use super::report::{self, Actor, Event, Report, Step};
 use super::{DemoError, Options, pixel_bytes};
 
-/// The running process A; killed and reaped on drop.
+/// The running process A.
 pub(super) struct Producer {
-    child: Child,
+    child: Started,
     socket: Option<Socket>,
     events: BufReader<ChildStdout>,
 }
@@ -35,9 +34,7 @@ impl Producer {
     /// its standard input.
     pub(super) fn start(options: &Options) -> Result<Producer, DemoError> {
         let (ours, theirs) = Socket::pair().map_err(DemoError::at("socket to A"))?;
-        // By this name it is the same program even if its file was replaced.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("dmashare").arg("demo-producer");
+        let mut command = child::command("demo-producer");
         command.arg("--consumer").arg(process::id().to_string());
         if let Some(input) = &options.input {
             command.arg("--input").arg(input);
@@ -45,12 +42,9 @@ impl Producer {
         if options.on_host {
             command.arg("--on-host");
         }
-        let mut child = command
-            .stdin(Stdio::from(theirs.as_fd().try_clone_to_owned()?))
-            .stdout(Stdio::piped())
-            .spawn()
+        let mut child = child::start(command.stdout(Stdio::piped()), &theirs)
             .map_err(DemoError::at("start process A"))?;
-        let stdout = child.stdout.take().expect("its standard output is piped");
+        let stdout = child.0.stdout.take().expect("its standard output is piped");
         Ok(Producer {
             child,
             socket: Some(ours),
@@ -80,7 +74,7 @@ impl Producer {
             match report::read(&mut self.events)? {
                 Some(Event::Step(step)) => report.step(step)?,
                 Some(Event::Passed { sha256 }) => break sha256,
-                _ => return Err(DemoError::ProducerEnded(self.child.wait()?)),
+                _ => return Err(DemoError::ProducerEnded(self.child.0.wait()?)),
             }
         };
         report.step(step)?;
@@ -101,7 +95,7 @@ impl Producer {
                     return Ok(DemoError::Producer { message, bad_input });
                 }
                 Some(_) => {}
-                None => return Ok(DemoError::ProducerEnded(self.child.wait()?)),
+                None => return Ok(DemoError::ProducerEnded(self.child.0.wait()?)),
             }
         }
     }
@@ -109,18 +103,10 @@ impl Producer {
     /// Lets it end, and waits for that.
     pub(super) fn end(mut self) -> Result<(), DemoError> {
         drop(self.socket.take());
-        let status = self.child.wait()?;
+        let status = self.child.0.wait()?;
         match status.success() {
             true => Ok(()),
             false => Err(DemoError::ProducerEnded(status)),
         }
-    }
-}
-
-impl Drop for Producer {
-    fn drop(&mut self) {
-        // Errors mean that it has ended, and was waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -1,19 +1,17 @@
 //! Process A: it has the picture, and passes it on by its handle.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use dmashare::buffer::{Access, Buffer};
 use dmashare::share::{Frame, Socket, SocketError};
 use image::RgbImage;
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use sha2::{Digest, Sha256};
 
 use super::report::{self, Actor, Event, Step};
 use super::target::hex;
-use super::{DemoError, allocate, picture, pixel_bytes};
+use super::{DemoError, allocate, child, picture, pixel_bytes};
 
 /// What process A is to do. Its standard input is the socket to process B, its
 /// standard output tells B of its steps.
@@ -32,12 +30,7 @@ pub(crate) struct Options {
 
 /// Passes the picture on, and stays until process B is gone.
 pub(crate) fn run(options: &Options) -> Result<(), DemoError> {
-    // B ends A when it comes to its end; this is for a B that is killed.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
-    // The signal is for a death to come. Of one before, A has another parent.
-    if Pid::as_raw(getppid()) != options.consumer {
-        return Err(DemoError::ConsumerEnded);
-    }
+    child::end_with(options.consumer)?;
     let passed = pass(options);
     if let Err(error) = &passed {
         tell(Event::Failed {
@@ -53,8 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<(), DemoError> {
 }
 
 fn pass(options: &Options) -> Result<Socket, DemoError> {
-    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-    let socket = Socket::from_fd(stdin).map_err(DemoError::at("socket to B"))?;
+    let socket = child::socket("socket to B")?;
 
     let started = Instant::now();
     let picture = picture::load(options.input.as_deref())?;

@@ -12,6 +12,8 @@ use dmashare::share::{Frame, Socket};
 
 use super::super::DemoError;
 use super::link::{self, Colors, LinkError, Say, Stamp};
+use super::tally::Tally;
+use super::wait::is_readable;
 
 /// A buffer, and the frame that it has room for.
 pub(super) type Slot = (Frame, Buffer);
@@ -139,8 +141,25 @@ impl Inlet {
         &self.socket
     }
 
-    /// Waits for the next frame.
-    pub(super) fn receive(&mut self) -> Result<Stamp, LinkError> {
+    /// The newest of the frames that have come, and of `held`, which came before;
+    /// those before it are given back.
+    pub(super) fn newest(
+        &mut self,
+        mut held: Option<Stamp>,
+        came: &mut Tally,
+    ) -> Result<Option<Stamp>, LinkError> {
+        while is_readable(&self.socket)? {
+            let stamp = self.receive()?;
+            came.count(fence::now().saturating_sub(stamp.sent));
+            if let Some(older) = held.replace(stamp) {
+                came.drop(1);
+                self.free(older.slot, false)?;
+            }
+        }
+        Ok(held)
+    }
+
+    fn receive(&mut self) -> Result<Stamp, LinkError> {
         match link::receive(&self.socket)? {
             Say::Frame(stamp) if self.full.get(stamp.slot) == Some(&false) => {
                 self.full[stamp.slot] = true;
@@ -166,6 +185,19 @@ impl Inlet {
         self.full[slot] = false;
         link::send(&self.socket, &Say::Free { slot, used })
     }
+}
+
+/// What a device makes of each slot.
+pub(super) fn each<T, E>(
+    slots: &[Slot],
+    step: &'static str,
+    import: impl Fn(&Slot) -> Result<T, E>,
+) -> Result<Vec<T>, DemoError>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let imported: Result<Vec<T>, E> = slots.iter().map(import).collect();
+    imported.map_err(DemoError::at(step))
 }
 
 /// Memory to copy into, and out of.

@@ -1,5 +1,6 @@
 //! Process A: the camera.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use dmashare::alloc::probe;
@@ -10,8 +11,6 @@ use dmashare::import::v4l2::{
 };
 use dmashare::negotiate::{Picture, Taker, negotiate, sources};
 use dmashare::share::Socket;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
 
 use super::super::DemoError;
 use super::super::report::{Actor, Cpu, Event, Step};
@@ -21,6 +20,7 @@ use super::cpu;
 use super::link::{self, Colors, LinkError, Say, Shows, Stamp};
 use super::process::{self, ProcessOptions, or_end, tell};
 use super::tally::Tally;
+use super::wait::{any_readable, is_readable};
 
 /// Frames a second.
 const RATE: u32 = 25;
@@ -128,31 +128,20 @@ pub(super) fn run(options: &ProcessOptions, socket: Socket) -> Result<(), DemoEr
 
 /// Until there is a frame, or a message of process B.
 fn wait(outlet: &Outlet, stream: &Stream) -> Result<(), DemoError> {
-    let mut fds = vec![PollFd::new(outlet.socket(), PollFlags::IN)];
+    let mut these: Vec<&dyn AsFd> = vec![outlet.socket()];
     // It has an error to tell where it was given nothing to fill.
     let fills = (0..stream.slots()).any(|slot| stream.is_queued(slot));
     if fills {
-        fds.push(PollFd::new(stream, PollFlags::IN));
+        these.push(stream);
     }
-    let patience = PATIENCE.try_into().ok();
     // A camera without a buffer waits for B as long as that takes.
-    let limit = if fills { patience.as_ref() } else { None };
-    let ready = retry_on_intr(|| poll(&mut fds, limit)).map_err(std::io::Error::from)?;
-    match ready {
-        0 => Err(DemoError::at("capture")(format!(
+    match any_readable(&these, fills.then_some(PATIENCE))? {
+        true => Ok(()),
+        false => Err(DemoError::at("capture")(format!(
             "the camera has given no frame for {} s; does anything else use it?",
             PATIENCE.as_secs()
         ))),
-        _ => Ok(()),
     }
-}
-
-/// Whether there is something to read, or the end.
-pub(super) fn is_readable(socket: &Socket) -> Result<bool, DemoError> {
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    let now = Duration::ZERO.try_into().ok();
-    let ready = retry_on_intr(|| poll(&mut fds, now.as_ref())).map_err(std::io::Error::from)?;
-    Ok(ready > 0)
 }
 
 /// The camera that was named, or the first that captures.

@@ -8,18 +8,16 @@ use dmashare::fence;
 use dmashare::frame::Fourcc;
 use dmashare::negotiate::{Layout, Picture, Taker, negotiate, sources};
 use dmashare::share::Socket;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
 
 use super::super::DemoError;
 use super::super::report::{Actor, Cpu, Event, Step};
 use super::buffers::{Inlet, Outlet, Slot};
-use super::capture::is_readable;
 use super::cpu;
 use super::link::{self, LinkError, Say, Stamp};
 use super::painter::{self, Painter};
 use super::process::{ProcessOptions, Role, UpStream, or_end, tell};
 use super::tally::Tally;
+use super::wait::{any_readable, is_readable};
 
 /// One on the screen, one on its way there, one being drawn.
 const TARGETS: usize = 3;
@@ -142,33 +140,16 @@ struct Work {
 impl Work {
     fn run(&mut self) -> Result<(), LinkError> {
         loop {
-            self.wait()?;
+            any_readable(&[self.inlet.socket(), self.outlet.socket()], None)?;
             while is_readable(self.outlet.socket())? {
                 self.outlet.freed()?;
             }
-            while is_readable(self.inlet.socket())? {
-                let stamp = self.inlet.receive()?;
-                self.came.count(fence::now().saturating_sub(stamp.sent));
-                if let Some(older) = self.newest.replace(stamp) {
-                    self.came.drop(1);
-                    self.inlet.free(older.slot, false)?;
-                }
-            }
+            self.newest = self.inlet.newest(self.newest, &mut self.came)?;
             if let (Some(stamp), Some(target)) = (self.newest, self.outlet.free_slot()) {
                 self.newest = None;
                 self.draw(stamp, target)?;
             }
         }
-    }
-
-    /// Until there is something to do.
-    fn wait(&self) -> Result<(), DemoError> {
-        let mut fds = [
-            PollFd::new(self.inlet.socket(), PollFlags::IN),
-            PollFd::new(self.outlet.socket(), PollFlags::IN),
-        ];
-        retry_on_intr(|| poll(&mut fds, None)).map_err(std::io::Error::from)?;
-        Ok(())
     }
 
     fn draw(&mut self, stamp: Stamp, target: usize) -> Result<(), LinkError> {

@@ -27,11 +27,13 @@ mod process;
 mod shaders;
 mod show;
 mod tally;
+mod wait;
 
 use std::path::{Path, PathBuf};
 
 use super::DemoError;
 use super::report::Report;
+use crate::size;
 
 pub(crate) use process::{ProcessOptions, run as process};
 
@@ -81,10 +83,8 @@ impl Default for Options {
 
 /// `320x180`, as frames of a camera can be.
 fn size(text: &str) -> Result<(u32, u32), String> {
-    let side = |side: &str| side.parse().ok().filter(|side| (8..=16384).contains(side));
-    let sides = text
-        .split_once('x')
-        .and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    let takes = |side: &u32| (8..=16384).contains(side);
+    let sides = size::of_picture(text).filter(|(width, height)| takes(width) && takes(height));
     sides.ok_or_else(|| "give it as WIDTHxHEIGHT, each from 8 to 16384, such as 640x360".to_owned())
 }
 

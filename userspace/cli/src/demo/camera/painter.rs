@@ -8,7 +8,7 @@ use dmashare::negotiate::Taker;
 
 use super::super::DemoError;
 use super::super::scene::Scene;
-use super::buffers::Slot;
+use super::buffers::{Slot, each};
 use super::link::Colors;
 use super::process::ProcessOptions;
 use super::shaders;
@@ -138,11 +138,10 @@ impl Painter for Egl {
             true => self.gpu.import_yuv(frame, &[buffer], &hints),
             false => self.gpu.import_texture(frame, &[buffer]),
         };
-        let textures = from.iter().map(texture).collect::<Result<Vec<_>, _>>();
-        let textures = textures.map_err(DemoError::at("import as texture"))?;
-        let target = |(frame, buffer): &Slot| self.gpu.import_target(frame, &[buffer]);
-        let targets = to.iter().map(target).collect::<Result<Vec<_>, _>>();
-        let targets = targets.map_err(DemoError::at("import as target"))?;
+        let textures = each(from, "import as texture", texture)?;
+        let targets = each(to, "import as target", |(frame, buffer)| {
+            self.gpu.import_target(frame, &[buffer])
+        })?;
         let scene = scene(from, to);
         let source = textures[0].prelude() + &scene.shader_of_texels();
         let shader = self.gpu.shader(&source).map_err(DemoError::at("shader"))?;
@@ -209,14 +208,12 @@ impl Painter for Vulkan {
     }
 
     fn import(&mut self, from: &[Slot], colors: Colors, to: &[Slot]) -> Result<(), DemoError> {
-        let textures = from
-            .iter()
-            .map(|(frame, buffer)| self.textures(frame, buffer));
-        let textures = textures.collect::<Result<Vec<_>, _>>();
-        let textures = textures.map_err(DemoError::at("import as texture"))?;
-        let target = |(frame, buffer): &Slot| self.gpu.import_target(frame, &[buffer]);
-        let targets = to.iter().map(target).collect::<Result<Vec<_>, _>>();
-        let targets = targets.map_err(DemoError::at("import as target"))?;
+        let textures = each(from, "import as texture", |(frame, buffer)| {
+            self.textures(frame, buffer)
+        })?;
+        let targets = each(to, "import as target", |(frame, buffer)| {
+            self.gpu.import_target(frame, &[buffer])
+        })?;
         let scene = scene(from, to);
         let words =
             shaders::spirv(&scene, from[0].0.fourcc, colors).map_err(DemoError::at("shader"))?;

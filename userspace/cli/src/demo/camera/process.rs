@@ -2,20 +2,17 @@
 //! what it tells.
 
 use std::io::{self, BufReader};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{self, Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{self, Child, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use dmashare::share::Socket;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use super::super::DemoError;
+use super::super::child::{self, Started};
 use super::super::report::{self, Actor, Event, Report};
 use super::link::LinkError;
+use super::wait::any_readable;
 use super::{capture, draw};
 
 /// How long one process waits for another, and for a frame: the first has the
@@ -66,14 +63,8 @@ pub(crate) struct ProcessOptions {
 
 /// Is process A or B until the one down the stream has ended.
 pub(crate) fn run(options: &ProcessOptions) -> Result<(), DemoError> {
-    // This is for a C, or B, that is killed.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
-    // The signal is for a death to come. Of one before, this has another parent.
-    if Pid::as_raw(getppid()) != options.parent {
-        return Err(DemoError::ConsumerEnded);
-    }
-    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-    let mut socket = Socket::from_fd(stdin).map_err(DemoError::at("socket"))?;
+    child::end_with(options.parent)?;
+    let mut socket = child::socket("socket")?;
     socket.set_timeout(Some(PATIENCE));
     let done = match options.role {
         Role::Capture => capture::run(options, socket),
@@ -99,10 +90,10 @@ pub(super) fn tell(event: Event) -> Result<(), DemoError> {
     Ok(report::write(&mut io::stdout().lock(), &event)?)
 }
 
-/// The process up the stream, killed and reaped on drop.
+/// The process up the stream.
 pub(super) struct UpStream {
     role: Role,
-    child: Child,
+    child: Started,
     events: Option<BufReader<ChildStdout>>,
 }
 
@@ -116,15 +107,11 @@ impl UpStream {
     ) -> Result<(UpStream, Socket), DemoError> {
         let (mut ours, theirs) = Socket::pair().map_err(DemoError::at("socket"))?;
         ours.set_timeout(Some(PATIENCE));
-        // By this name it is the same program even if its file was replaced.
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg0("dmashare")
-            .arg("demo-camera")
-            .arg(match options.role {
-                Role::Capture => "capture",
-                Role::Draw => "draw",
-            });
+        let mut command = child::command("demo-camera");
+        command.arg(match options.role {
+            Role::Capture => "capture",
+            Role::Draw => "draw",
+        });
         command.arg("--parent").arg(process::id().to_string());
         command.arg("--seconds").arg(options.seconds.to_string());
         let (width, height) = options.size;
@@ -139,12 +126,12 @@ impl UpStream {
                 command.arg(flag).arg(node);
             }
         }
-        command.stdin(Stdio::from(theirs.as_fd().try_clone_to_owned()?));
         if listen {
             command.stdout(Stdio::piped());
         }
-        let mut child = command.spawn().map_err(DemoError::at("start a process"))?;
-        let events = child.stdout.take().map(BufReader::new);
+        let mut child =
+            child::start(&mut command, &theirs).map_err(DemoError::at("start a process"))?;
+        let events = child.0.stdout.take().map(BufReader::new);
         let up = UpStream {
             role: options.role,
             child,
@@ -173,7 +160,7 @@ impl UpStream {
             Role::Draw => Actor::B,
         };
         // It has closed its output, or does not end.
-        let status = match wait_for(&mut self.child)? {
+        let status = match wait_for(&mut self.child.0)? {
             Some(status) => status,
             None => return Err(failed.unwrap_or(DemoError::DoesNotEnd(process))),
         };
@@ -191,10 +178,7 @@ fn has_more(events: &mut BufReader<ChildStdout>) -> Result<bool, DemoError> {
     if !events.buffer().is_empty() {
         return Ok(true);
     }
-    let mut fds = [PollFd::new(events.get_ref(), PollFlags::IN)];
-    let limit = PATIENCE.try_into().ok();
-    let ready = retry_on_intr(|| poll(&mut fds, limit.as_ref())).map_err(io::Error::from)?;
-    Ok(ready > 0)
+    any_readable(&[events.get_ref()], Some(PATIENCE))
 }
 
 /// How it ended, if it does so soon.
@@ -205,14 +189,6 @@ fn wait_for(child: &mut Child) -> Result<Option<ExitStatus>, DemoError> {
             None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
             status => return Ok(status),
         }
-    }
-}
-
-impl Drop for UpStream {
-    fn drop(&mut self) {
-        // Errors mean that it has ended, and was waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

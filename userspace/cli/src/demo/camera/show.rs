@@ -8,18 +8,16 @@ use dmashare::buffer::Access;
 use dmashare::fence::{self, Fence};
 use dmashare::import::drm::{Card, DrmError, Framebuffer, PlaneKind, Scanout};
 use dmashare::negotiate::{Memory, Taker};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
 
 use super::super::report::{Actor, Cpu, Event, Report, Step};
 use super::super::target::Target;
 use super::super::{DemoError, scene, screen};
 use super::bars::{self, Pattern};
-use super::buffers::Inlet;
-use super::capture::is_readable;
+use super::buffers::{Inlet, each};
 use super::link::{self, LinkError, Say, Shows, Stamp};
 use super::process::{PATIENCE, ProcessOptions, Role, UpStream, or_end};
 use super::tally::Tally;
+use super::wait::any_readable;
 use super::{Options, cpu};
 
 /// After how many frames of a pattern the screen is taken to show it.
@@ -56,10 +54,9 @@ pub(super) fn run(
         Ok(inlet) => inlet,
     };
     let started = Instant::now();
-    let framebuffers = inlet.slots().iter();
-    let framebuffers = framebuffers.map(|(frame, buffer)| card.import(frame, &[buffer]));
-    let framebuffers = framebuffers.collect::<Result<Vec<_>, _>>();
-    let framebuffers = framebuffers.map_err(DemoError::at("import as framebuffer"))?;
+    let framebuffers = each(inlet.slots(), "import as framebuffer", |(frame, buffer)| {
+        card.import(frame, &[buffer])
+    })?;
     let import = Step::done(
         Actor::C,
         "import as framebuffers",
@@ -192,22 +189,10 @@ impl Show {
         Ok(())
     }
 
-    /// The newest frame that has come, once there is one.
+    /// The newest frame that has come, once there is one; `None` after a long wait.
     fn next(&mut self) -> Result<Option<Stamp>, LinkError> {
-        let mut fds = [PollFd::new(self.inlet.socket(), PollFlags::IN)];
-        let patience = PATIENCE.try_into().ok();
-        let ready = retry_on_intr(|| poll(&mut fds, patience.as_ref()));
-        ready.map_err(|error| DemoError::Talk(error.into()))?;
-        let mut newest: Option<Stamp> = None;
-        while is_readable(self.inlet.socket())? {
-            let stamp = self.inlet.receive()?;
-            self.came.count(fence::now().saturating_sub(stamp.sent));
-            if let Some(older) = newest.replace(stamp) {
-                self.came.drop(1);
-                self.inlet.free(older.slot, false)?;
-            }
-        }
-        Ok(newest)
+        any_readable(&[self.inlet.socket()], Some(PATIENCE))?;
+        self.inlet.newest(None, &mut self.came)
     }
 
     fn show(&mut self, stamp: Stamp) -> Result<(), LinkError> {
