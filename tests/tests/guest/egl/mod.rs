@@ -201,21 +201,27 @@ fn reads_and_draws_in_place(way: &dyn Allocate) -> Verdict {
     compare(&from.read()?, &pixels(0))
 }
 
-fn keeps_to_offset_and_stride(way: &dyn Allocate) -> Verdict {
-    let gpu = gpu()?;
+/// Two frames that begin within their buffers, and whose rows do not touch each
+/// other, filled with a byte.
+pub(crate) fn padded(way: &dyn Allocate) -> Result<(Shared, Shared), String> {
     let mut frame = frame()?;
     frame.planes[0].offset = 4096;
     frame.planes[0].stride = 64 * 4 + 256;
     let (from, to) = (Shared::new(way, frame.clone())?, Shared::new(way, frame)?);
-    for shared in [&from, &to] {
-        let mut mapping = shared.buffer.map(Access::Write).map_err(text)?;
-        let mut guard = mapping.access(Access::Write).map_err(text)?;
-        guard.fill(0x5a).map_err(text)?;
-    }
-    from.write(&pixels(1))?;
-    draw(&gpu, &from, &to).map_err(text)?;
-    compare(&to.read()?, &drawn(&pixels(1)))?;
+    fill(&from.buffer, 0x5a)?;
+    fill(&to.buffer, 0x5a)?;
+    Ok((from, to))
+}
 
+pub(crate) fn fill(buffer: &Buffer, byte: u8) -> Verdict {
+    let mut mapping = buffer.map(Access::Write).map_err(text)?;
+    let mut guard = mapping.access(Access::Write).map_err(text)?;
+    guard.fill(byte).map_err(text)?;
+    guard.finish().map_err(text)
+}
+
+/// What lies before and between the rows of a [`padded`] frame is as it was.
+pub(crate) fn keeps_its_padding(to: &Shared) -> Verdict {
     let mut mapping = to.buffer.map(Access::Read).map_err(text)?;
     let guard = mapping.access(Access::Read).map_err(text)?;
     let mut between = [0; 256];
@@ -231,6 +237,15 @@ fn keeps_to_offset_and_stride(way: &dyn Allocate) -> Verdict {
     ensure(before == [0x5a; 4096], || {
         "it wrote before the plane".to_owned()
     })
+}
+
+fn keeps_to_offset_and_stride(way: &dyn Allocate) -> Verdict {
+    let gpu = gpu()?;
+    let (from, to) = padded(way)?;
+    from.write(&pixels(1))?;
+    draw(&gpu, &from, &to).map_err(text)?;
+    compare(&to.read()?, &drawn(&pixels(1)))?;
+    keeps_its_padding(&to)
 }
 
 /// Frames of few rows, in buffers of just their size: the software device draws
