@@ -1,12 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * The interface of /dev/dmashare: dma-bufs of the shape that the caller asks
- * for, on any kernel.
+ * Interface of the nodes below /dev/dmashare: dma-bufs of a chosen kind of
+ * memory and of a chosen shape, on any kernel.
  *
- * It is the one source of the interface: the Rust crate's structures are made
- * from it. Every structure has the same layout for 32-bit and 64-bit programs;
- * fields called reserved, and flags that are not named here, must be zero. A
- * call that fails changes nothing and leaves its argument as it was.
+ * One node for each kind of memory, so that udev can grant each one apart:
+ *
+ *	/dev/dmashare/system		pages from the page allocator: ALLOC
+ *	/dev/dmashare/contiguous	one run of pages: ALLOC
+ *	/dev/dmashare/memfd		pinned pages of memfds: WRAP
+ *
+ * INFO and QUERY work on every node; the other request fails with ENOTTY.
+ *
+ * This header is the only source of the interface: the structures of the Rust
+ * crate are generated from it. The layout is the same for 32-bit and 64-bit
+ * programs.
+ *
+ * Structures can grow at their end. Each begins with its size in bytes, set by
+ * the caller to sizeof(). A shorter structure than the module's is extended with
+ * zeroes; a longer one is accepted if all bytes that the module does not know are
+ * zero, else E2BIG. A size below that of the first version (DMASHARE_*_SIZE_V0)
+ * is EINVAL. Reserved fields, and flags not defined here, must be zero, else
+ * EINVAL.
+ *
+ * ALLOC and WRAP return the new fd. A request that fails changes nothing, with
+ * one exception, described at DMASHARE_IOCTL_WRAP.
  */
 #ifndef _UAPI_DMASHARE_H
 #define _UAPI_DMASHARE_H
@@ -14,190 +31,238 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-/*
- * What this header describes. DMASHARE_IOCTL_INFO, and
- * /sys/module/dmashare/version, tell what the loaded module speaks: the same
- * interface, and maybe more, where its number is not lower.
- */
-#define DMASHARE_API_VERSION 2
-
-/* Bytes of a buffer's name, with the zero byte at its end. */
-#define DMASHARE_NAME_LEN 32
+/* Unused in Documentation/userspace-api/ioctl/ioctl-number.rst, as of Linux 7.3. */
+#define DMASHARE_IOCTL_TYPE 0xDA
 
 /* Most ranges in one DMASHARE_IOCTL_WRAP. */
 #define DMASHARE_MAX_RANGES 1024
 
+/* Kinds of memory: @memory of &struct dmashare_info and &struct dmashare_query. */
+#define DMASHARE_MEMORY_SYSTEM 1
+#define DMASHARE_MEMORY_CONTIGUOUS 2
+#define DMASHARE_MEMORY_MEMFD 3
+
 /* Flags of &struct dmashare_alloc. */
 
-/* One run of pages without a gap, for devices that cannot gather pages. */
-#define DMASHARE_ALLOC_CONTIGUOUS 0x1
-/* Below 4 GiB of the machine's memory, for devices with 32 address lines. */
-#define DMASHARE_ALLOC_BELOW_4G 0x2
+/* Below 4 GiB of physical memory, for devices with 32-bit DMA addresses. */
+#define DMASHARE_ALLOC_BELOW_4G 0x1
 /*
- * Mapped write-combined by the CPU, in user space and in the kernel: quick to
- * fill from one end to the other, slow to read. On x86 only: elsewhere it is not
- * in @alloc_flags of &struct dmashare_info, and EINVAL.
+ * Write-combined CPU mappings, in user space and in the kernel: fast sequential
+ * writes, slow reads. On x86 only; elsewhere INFO does not report
+ * DMASHARE_FEATURE_WRITE_COMBINED and the flag is EINVAL.
  */
-#define DMASHARE_ALLOC_WRITE_COMBINED 0x4
+#define DMASHARE_ALLOC_WRITE_COMBINED 0x2
 
 /**
  * struct dmashare_alloc - argument of DMASHARE_IOCTL_ALLOC
- * @size: in: bytes wanted, more than zero; the buffer has this rounded up to
- *	whole pages, and lseek(fd, 0, SEEK_END) tells how many that are
- * @max_chunk: in: the most bytes in one entry of the scatter list: a page's
- *	size or that times a power of two; or zero, which leaves it to the module
- *	and gives chunks as large as can be had without waiting. Neighbours are
- *	not merged, so that a page's size gives one entry a page. An importer's
- *	device that takes shorter segments yet gets shorter ones. Must be zero for
- *	contiguous memory.
- * @flags: in: DMASHARE_ALLOC_CONTIGUOUS and so on
- * @chunks: out: how many entries the scatter list has
- * @fd: out: the dma-buf, opened O_RDWR | O_CLOEXEC; the caller closes it
- * @reserved0: in: must be zero
- * @name: in: what the kernel calls the buffer (DMA_BUF_SET_NAME), ended by a
- *	zero byte; an empty one leaves it without a name
- * @reserved: in: must be zero
+ * @size: in: sizeof(struct dmashare_alloc)
+ * @fd_flags: in: flags of the new fd: O_CLOEXEC, and O_RDONLY, O_WRONLY or O_RDWR
+ * @length: in: bytes, more than zero; rounded up to whole pages.
+ *	lseek(fd, 0, SEEK_END) returns the result
+ * @max_chunk: in: most bytes in one entry of the scatter list: the page size,
+ *	or the page size times a power of two; or zero, for entries of up to 2 MiB,
+ *	as long as are free. Entries are not merged with their neighbours, so that
+ *	the page size gives one entry a page. A device with a smaller maximum
+ *	segment size gets shorter entries. Must be zero for contiguous memory
+ * @flags: in: DMASHARE_ALLOC_*
+ * @reserved: in: zero
  */
 struct dmashare_alloc {
-	__u64 size;
+	__u32 size;
+	__u32 fd_flags;
+	__u64 length;
 	__u64 max_chunk;
 	__u32 flags;
-	__u32 chunks;
-	__s32 fd;
-	__u32 reserved0;
-	__u8 name[DMASHARE_NAME_LEN];
-	__u64 reserved[2];
+	__u32 reserved;
 };
+#define DMASHARE_ALLOC_SIZE_V0 32
 
 /**
- * struct dmashare_range - a part of a memfd
- * @memfd: a memfd, with F_SEAL_SHRINK and neither F_SEAL_WRITE nor
+ * struct dmashare_range - part of a memfd
+ * @memfd: fd of a memfd with F_SEAL_SHRINK, without F_SEAL_WRITE and
  *	F_SEAL_FUTURE_WRITE
- * @reserved: must be zero
- * @offset: where it begins, in bytes: whole pages
- * @size: bytes, more than zero: whole pages
+ * @reserved: zero
+ * @offset: first byte, a multiple of the page size
+ * @length: bytes, more than zero, a multiple of the page size
  */
 struct dmashare_range {
 	__s32 memfd;
 	__u32 reserved;
 	__u64 offset;
-	__u64 size;
+	__u64 length;
 };
 
 /**
  * struct dmashare_wrap - argument of DMASHARE_IOCTL_WRAP
- * @ranges: in: address of an array of &struct dmashare_range; the buffer is
- *	made of them in this order
- * @count: in: how many, 1 to DMASHARE_MAX_RANGES
- * @flags: in: must be zero
- * @chunks: out: how many entries the scatter list has; pages of one range that
- *	follow each other in memory are one
- * @fd: out: as in &struct dmashare_alloc
- * @name: in: as in &struct dmashare_alloc
- * @reserved: in: must be zero
+ * @size: in: sizeof(struct dmashare_wrap)
+ * @fd_flags: in: as in &struct dmashare_alloc
+ * @ranges: in: address of an array of &struct dmashare_range; the buffer
+ *	consists of these ranges, in this order
+ * @count: in: number of ranges, 1 to DMASHARE_MAX_RANGES
+ * @flags: in: zero
  */
 struct dmashare_wrap {
+	__u32 size;
+	__u32 fd_flags;
 	__u64 ranges;
 	__u32 count;
 	__u32 flags;
-	__u32 chunks;
-	__s32 fd;
-	__u8 name[DMASHARE_NAME_LEN];
-	__u64 reserved[2];
 };
+#define DMASHARE_WRAP_SIZE_V0 24
 
-/* What the module added to this kernel, in @nodes of &struct dmashare_info. */
+/**
+ * struct dmashare_query - argument of DMASHARE_IOCTL_QUERY
+ * @size: in: sizeof(struct dmashare_query)
+ * @fd: in: a dma-buf of this module, made through any of its nodes
+ * @length: out: bytes
+ * @memory: out: DMASHARE_MEMORY_*
+ * @flags: out: DMASHARE_ALLOC_* that it was allocated with
+ * @chunks: out: entries of its scatter list, before any is cut for a device.
+ *	Adjacent pages of one memfd range are one entry
+ * @reserved: out: zero
+ */
+struct dmashare_query {
+	__u32 size;
+	__s32 fd;
+	__u64 length;
+	__u32 memory;
+	__u32 flags;
+	__u32 chunks;
+	__u32 reserved;
+};
+#define DMASHARE_QUERY_SIZE_V0 32
 
-/* /dev/udmabuf is the module's. */
+/* Features of a node: @features of &struct dmashare_info. */
+
+/* DMASHARE_IOCTL_ALLOC */
+#define DMASHARE_FEATURE_ALLOC 0x1
+/* DMASHARE_IOCTL_WRAP */
+#define DMASHARE_FEATURE_WRAP 0x2
+/* @max_chunk of &struct dmashare_alloc */
+#define DMASHARE_FEATURE_MAX_CHUNK 0x4
+/* DMASHARE_ALLOC_BELOW_4G */
+#define DMASHARE_FEATURE_BELOW_4G 0x8
+/* DMASHARE_ALLOC_WRITE_COMBINED */
+#define DMASHARE_FEATURE_WRITE_COMBINED 0x10
+
+/* Nodes that the module added to this kernel: @nodes of &struct dmashare_info. */
+
+/* /dev/udmabuf */
 #define DMASHARE_NODE_UDMABUF 0x1
-/* /dev/dma_heap/system is the module's. */
+/* /dev/dma_heap/system */
 #define DMASHARE_NODE_DMA_HEAP 0x2
-/* The kernel's dma_heap framework has a heap "dmashare", the module's. */
+/* The heap "dmashare" of the kernel's dma_heap framework */
 #define DMASHARE_NODE_HEAP 0x4
 
 /**
  * struct dmashare_info - argument of DMASHARE_IOCTL_INFO
- * @version: out: DMASHARE_API_VERSION of the module
- * @alloc_flags: out: the flags that DMASHARE_IOCTL_ALLOC takes
- * @nodes: out: DMASHARE_NODE_UDMABUF and so on
- * @reserved0: out: zero
- * @max_buffer: out: most bytes in one buffer, now
- * @file_used: out: bytes in live buffers that were made through this open file
- * @file_max: out: most bytes in them, now
- * @total_used: out: bytes in all live buffers
- * @total_max: out: most bytes in them, now
- * @buffers: out: how many live buffers there are
+ * @size: in: sizeof(struct dmashare_info)
+ * @memory: out: DMASHARE_MEMORY_* of this node
+ * @features: out: DMASHARE_FEATURE_* of this node
+ * @nodes: out: DMASHARE_NODE_* that the module added to this kernel
  * @reserved: out: zero
+ * @buffer_max: out: most bytes in one buffer, now
+ * @file_used: out: bytes in live buffers made through this open file
+ * @file_max: out: most bytes in them, now
+ * @user_used: out: bytes in live buffers made by the caller's user
+ * @user_max: out: most bytes in them, now
+ * @total_used: out: bytes in all live buffers, /dev/udmabuf's apart
+ * @total_max: out: most bytes in them, now
+ * @buffers: out: number of live buffers, /dev/udmabuf's apart
  */
 struct dmashare_info {
-	__u32 version;
-	__u32 alloc_flags;
+	__u32 size;
+	__u32 memory;
+	__u64 features;
 	__u32 nodes;
-	__u32 reserved0;
-	__u64 max_buffer;
+	__u32 reserved;
+	__u64 buffer_max;
 	__u64 file_used;
 	__u64 file_max;
+	__u64 user_used;
+	__u64 user_max;
 	__u64 total_used;
 	__u64 total_max;
 	__u64 buffers;
-	__u64 reserved[3];
 };
+#define DMASHARE_INFO_SIZE_V0 88
+
+/**
+ * DMASHARE_IOCTL_INFO - report features of this node, and the limits
+ *
+ * Return: 0, or -1 with errno:
+ *
+ * * EINVAL, E2BIG: @size, as described at the head of this file.
+ * * EFAULT: the argument is not memory of the caller.
+ */
+#define DMASHARE_IOCTL_INFO _IO(DMASHARE_IOCTL_TYPE, 0x00)
 
 /**
  * DMASHARE_IOCTL_ALLOC - allocate zeroed memory and export it as a dma-buf
  *
- * The memory is charged to the caller's memory cgroup, but for contiguous runs
- * longer than the kernel's page allocator has (4 MiB on x86-64), which no cgroup
- * can count. It lives until the last fd, mapping and importer let go of it, which
- * may be long after the caller's end.
+ * The memory is charged to the caller's memory cgroup, with one exception:
+ * contiguous runs longer than the page allocator supports (4 MiB on x86-64),
+ * which a module cannot charge. It comes from NUMA nodes that the caller's cpuset
+ * allows. It is freed with the last fd, mapping and importer, possibly long after
+ * the caller's exit.
  *
- * Return: 0, or -1 with errno:
+ * Return: the fd of the dma-buf, or -1 with errno:
  *
- * * EINVAL: @size is zero, @max_chunk is no power of two of pages or does not
- *   go with @flags, a flag is unknown, @name has no end, or something reserved
- *   is not zero.
- * * E2BIG: one of the limits in /sys/module/dmashare/parameters does not allow
- *   it: max_buffer_mb for one buffer, max_file_mb for all live buffers that were
- *   made through this open file, max_total_mb for all live buffers. Or it is
- *   more than the module can count: 4 GiB for a contiguous buffer, 2^31 - 1
- *   pages for another.
- * * ENOMEM: the system or the memory cgroup has not that much to give, or no
- *   free run of that length; no other process is killed to make room.
+ * * EINVAL: @length is zero, @max_chunk is not the page size times a power of two
+ *   or not allowed here, a flag or a reserved field is not valid.
+ * * EFBIG: one buffer of this length is not allowed (max_buffer_mb in
+ *   /sys/module/dmashare/parameters), or is more than 4 GiB of contiguous memory
+ *   or 2^31 - 1 pages of other memory.
+ * * EDQUOT: max_file_mb, max_user_mb or max_total_mb does not allow it now.
+ * * ENOMEM: the system or the memory cgroup does not have that much memory, or
+ *   no free run of that length; no process is killed to make room.
  * * EMFILE: the caller has no free file descriptor.
- * * EINTR: the caller was killed meanwhile.
- * * EFAULT: the argument is not the caller's memory.
+ * * EINTR: the caller was killed.
+ * * E2BIG, EFAULT: as for DMASHARE_IOCTL_INFO.
  */
-#define DMASHARE_IOCTL_ALLOC _IOWR('D', 0x01, struct dmashare_alloc)
+#define DMASHARE_IOCTL_ALLOC _IO(DMASHARE_IOCTL_TYPE, 0x01)
 
 /**
  * DMASHARE_IOCTL_WRAP - export memory of memfds as a dma-buf, without a copy
  *
- * The pages are pinned and stay charged to whom they were charged; what is not
- * there yet is allocated. While the buffer lives, F_SEAL_WRITE cannot be added
- * (EBUSY). A hole that is punched takes the pages from the memfd, not from the
- * buffer.
+ * The pages are pinned and stay charged as they were. Pages that the memfd does
+ * not have yet are allocated. While the buffer lives, F_SEAL_WRITE cannot be added
+ * (EBUSY).
+ *
+ * A hole punched into the memfd (fallocate(2)) removes whole pages from the
+ * memfd; the buffer keeps them. A hole that covers only a part of a huge page
+ * zeroes that part in both.
+ *
+ * All arguments are checked before the first page is allocated. If memory runs
+ * out after that, or the caller is killed, then pages allocated so far stay in
+ * the memfd.
+ *
+ * Return: the fd of the dma-buf, or -1 with errno:
+ *
+ * * EINVAL: no range, too many, one that is not whole pages, is empty or exceeds
+ *   its memfd's size; a memfd without F_SEAL_SHRINK or with F_SEAL_WRITE or
+ *   F_SEAL_FUTURE_WRITE; a flag or a reserved field is not valid.
+ * * EBADF: a memfd is not an open file.
+ * * EBADFD: a memfd is not a file of tmpfs or hugetlbfs.
+ * * EACCES: a memfd is not open for writing.
+ * * EMLINK: a page would be pinned too often (16,384 times).
+ * * ENOSPC, EIO: the memfd's pages cannot be allocated or read: no free huge
+ *   pages, or a hardware memory error.
+ * * EFBIG: as for DMASHARE_IOCTL_ALLOC, or a range of 4 GiB or more.
+ * * EDQUOT, ENOMEM, EMFILE, EINTR, E2BIG, EFAULT: as for DMASHARE_IOCTL_ALLOC,
+ *   @ranges included.
+ */
+#define DMASHARE_IOCTL_WRAP _IO(DMASHARE_IOCTL_TYPE, 0x02)
+
+/**
+ * DMASHARE_IOCTL_QUERY - describe a dma-buf of this module
  *
  * Return: 0, or -1 with errno:
  *
- * * EINVAL: no range, too many, one that is not whole pages, is empty or goes
- *   beyond its memfd's end; a memfd without F_SEAL_SHRINK or with F_SEAL_WRITE
- *   or F_SEAL_FUTURE_WRITE; @name has no end; @flags or something reserved is
- *   not zero.
- * * EBADF: a memfd is no open file.
- * * EBADFD: a memfd is no file of the memory file systems.
- * * EACCES: a memfd is not open for writing.
- * * ENOSPC, EIO: the memfd's pages cannot be had, for want of huge pages or of
- *   commit limit, or because of a failing memory.
- * * E2BIG, ENOMEM, EMFILE, EINTR, EFAULT: as for DMASHARE_IOCTL_ALLOC, @ranges
- *   included; and E2BIG for a range of 4 GiB or more.
+ * * EBADF: @fd is not an open file.
+ * * EINVAL: @fd is not a dma-buf of this module; a reserved field is not zero.
+ * * E2BIG, EFAULT: as for DMASHARE_IOCTL_INFO.
  */
-#define DMASHARE_IOCTL_WRAP _IOWR('D', 0x02, struct dmashare_wrap)
-
-/**
- * DMASHARE_IOCTL_INFO - what the module speaks, and what is left of its limits
- *
- * Return: 0, or -1 with errno EFAULT: the argument is not the caller's memory.
- */
-#define DMASHARE_IOCTL_INFO _IOR('D', 0x03, struct dmashare_info)
+#define DMASHARE_IOCTL_QUERY _IO(DMASHARE_IOCTL_TYPE, 0x03)
 
 #endif /* _UAPI_DMASHARE_H */
