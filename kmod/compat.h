@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The differences between the kernels that the module builds for, 6.1 to 7.3
- * (docs/src/kernels.md says which of them CI tests).
- * Every #if on the kernel's version or architecture is in this file.
+ * Differences between the kernels that the module builds for, 6.1 to 7.3
+ * (docs/src/kernels.md lists those that CI tests). Every #if on the kernel's
+ * version or architecture is in this file and in pin.c.
  */
 #ifndef DMASHARE_COMPAT_H
 #define DMASHARE_COMPAT_H
@@ -83,7 +83,7 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
  */
 #ifdef CONFIG_X86
 #include <asm/set_memory.h>
-#define DMASHARE_CAN_WRITE_COMBINE DMASHARE_ALLOC_WRITE_COMBINED
+#define DMASHARE_CAN_WRITE_COMBINE DMASHARE_FEATURE_WRITE_COMBINED
 #else
 #define DMASHARE_CAN_WRITE_COMBINE 0
 static inline int set_memory_wc(unsigned long addr, int numpages)
@@ -95,10 +95,22 @@ static inline int set_memory_wb(unsigned long addr, int numpages)
 {
 	return 0;
 }
+
+static inline int set_pages_array_wc(struct page **pages, int numpages)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int set_pages_array_wb(struct page **pages, int numpages)
+{
+	return 0;
+}
 #endif
 
-/* A kernel that cannot make room has no call for it. */
-#ifdef CONFIG_CONTIG_ALLOC
+/* alloc_contig_pages() is exported since 7.0; a kernel without CMA has neither. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0) && defined(CONFIG_CONTIG_ALLOC)
+#define DMASHARE_HAS_ALLOC_CONTIG_PAGES
+#elif defined(CONFIG_CONTIG_ALLOC)
 #define dmashare_alloc_contig_range(start, end, gfp) \
 	alloc_contig_range(start, end, DMASHARE_CONTIG_FLAGS, gfp)
 #else
@@ -133,176 +145,24 @@ static inline int set_memory_wb(unsigned long addr, int numpages)
 #define dmashare_dma_heap_add(info) ((void)(info), (struct dma_heap *)NULL)
 #endif
 
-/* A kernel without hugetlbfs has no file of it. */
+/* A kernel without hugetlbfs has no file of it, and so none with these seals. */
 #ifdef CONFIG_HUGETLBFS
 #define dmashare_hugetlb_seals(inode) (HUGETLBFS_I(inode)->seals)
 #else
-#define dmashare_hugetlb_seals(inode) ((void)(inode), -EBADFD)
+#define dmashare_hugetlb_seals(inode) ((void)(inode), 0U)
 #endif
 
-/**
- * struct dmashare_pin - a run of pages of a memfd that is held in place
- * @page: the first of them
- * @length: bytes
- */
-struct dmashare_pin {
-	struct page *page;
-	unsigned int length;
-};
-
-/*
- * dmashare_pin_pages - hold whole pages of a memfd in place
- * @memfd: a file of shmem or hugetlbfs
- * @start: where they begin
- * @count: how many pages; they lie in the file
- * @pins: room for @count runs
- *
- * Pages that are not there yet are allocated, or were by dmashare_populate().
- * Return: how many runs they are, in order, each of them to be given to
- * dmashare_unpin(); or an error.
- *
- * dmashare_populate - allocate huge pages that are not there yet, where pinning
- *	does not; outside of the inode's lock
- * @memfd: as above
- * @start: where the pages begin
- * @size: bytes, which lie in the file
- *
- * dmashare_unpin - let pages go, and mark them as written to: a device, or a
- *	mapping of the buffer, may have done so without a fault
- * @page: the first of them
- * @length: bytes; runs that follow each other may be given as one
- */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
-static inline long dmashare_pin_pages(struct file *memfd, loff_t start,
-				      unsigned long count,
-				      struct dmashare_pin *pins)
-{
-	u64 left = (u64)count << PAGE_SHIFT;
-	struct folio **folios;
-	pgoff_t offset;
-	long found, i;
-
-	folios = kvmalloc_array(count, sizeof(*folios), GFP_KERNEL);
-	if (!folios)
-		return -ENOMEM;
-
-	found = memfd_pin_folios(memfd, start, start + left - 1, folios, count,
-				 &offset);
-	for (i = 0; i < found; i++) {
-		size_t length = min_t(u64, folio_size(folios[i]) - offset, left);
-
-		pins[i].page = folio_page(folios[i], offset >> PAGE_SHIFT);
-		pins[i].length = length;
-		left -= length;
-		/* Only the first may begin in the middle of its folio. */
-		offset = 0;
-	}
-	if (found >= 0 && left) {
-		unpin_folios(folios, found);
-		found = -EINVAL;
-	}
-
-	kvfree(folios);
-	return found;
-}
-
-static inline int dmashare_populate(struct file *memfd, u64 start, u64 size)
-{
-	return 0;
-}
-
-static inline void dmashare_unpin(struct page *page, unsigned int length)
-{
-	while (length) {
-		struct folio *folio = page_folio(page);
-		unsigned long index = page_to_pfn(page) - folio_pfn(folio);
-		unsigned int part = min_t(size_t, length,
-					  folio_size(folio) - (index << PAGE_SHIFT));
-
-		/* Its lock is taken only where it is needed. */
-		if (!folio_test_dirty(folio))
-			set_page_dirty_lock(&folio->page);
-		length -= part;
-		page = pfn_to_page(page_to_pfn(page) + (part >> PAGE_SHIFT));
-		unpin_folio(folio);
-		cond_resched();
-	}
-}
+/* Reads the references to a module while it is being loaded; see node.c. */
+#ifdef CONFIG_MODULE_UNLOAD
+#define dmashare_module_refcount(module) module_refcount(module)
 #else
-static inline void dmashare_unpin(struct page *page, unsigned int length)
-{
-	for (; length; length -= PAGE_SIZE) {
-		struct page *next = pfn_to_page(page_to_pfn(page) + 1);
-
-		if (!PageDirty(page))
-			set_page_dirty_lock(page);
-		put_page(page);
-		page = next;
-		cond_resched();
-	}
-}
-
-static inline int dmashare_populate(struct file *memfd, u64 start, u64 size)
-{
-	u64 from;
-
-	if (file_inode(memfd)->i_sb->s_magic != HUGETLBFS_MAGIC)
-		return 0;
-
-	from = round_down(start, huge_page_size(hstate_file(memfd)));
-	return vfs_fallocate(memfd, FALLOC_FL_KEEP_SIZE, from, start - from + size);
-}
-
-static inline struct page *dmashare_memfd_page(struct file *memfd, pgoff_t index)
-{
-	struct address_space *mapping = memfd->f_mapping;
-	unsigned int order = 0;
-	struct page *page;
-
-	if (file_inode(memfd)->i_sb->s_magic != HUGETLBFS_MAGIC)
-		return shmem_read_mapping_page(mapping, index);
-
-	/* Its page cache counted huge pages until 6.7. */
-	if (LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0))
-		order = huge_page_order(hstate_file(memfd));
-	page = find_get_page(mapping, index >> order);
-	if (!page)
-		return ERR_PTR(-EINVAL);
-
-	/* The reference is to the whole of it, whichever page holds it. */
-	return nth_page(page, index & ((1UL << order) - 1));
-}
-
-static inline long dmashare_pin_pages(struct file *memfd, loff_t start,
-				      unsigned long count,
-				      struct dmashare_pin *pins)
-{
-	pgoff_t index = start >> PAGE_SHIFT;
-	struct page *page;
-	long found;
-
-	for (found = 0; found < count; found++) {
-		if (fatal_signal_pending(current)) {
-			page = ERR_PTR(-EINTR);
-			goto unpin;
-		}
-
-		page = dmashare_memfd_page(memfd, index + found);
-		if (IS_ERR(page))
-			goto unpin;
-
-		pins[found].page = page;
-		pins[found].length = PAGE_SIZE;
-		cond_resched();
-	}
-
-	return found;
-
-unpin:
-	while (found--)
-		dmashare_unpin(pins[found].page, PAGE_SIZE);
-	return PTR_ERR(page);
-}
+#define dmashare_module_refcount(module) ((void)(module), 1)
 #endif
+
+/* Removed in 6.18: pages of one run need not have neighbouring struct pages. */
+static inline struct page *dmashare_nth_page(struct page *page, unsigned long n)
+{
+	return pfn_to_page(page_to_pfn(page) + n);
+}
 
 #endif /* DMASHARE_COMPAT_H */

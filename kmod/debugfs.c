@@ -46,8 +46,8 @@ void dmashare_debugfs_remove(struct dmashare_buffer *buffer)
 static const char *dmashare_kind_name(enum dmashare_kind kind)
 {
 	switch (kind) {
-	case DMASHARE_SCATTERED:
-		return "scattered";
+	case DMASHARE_SYSTEM:
+		return "system";
 	case DMASHARE_CONTIGUOUS:
 		return "contiguous";
 	case DMASHARE_MEMFD:
@@ -85,7 +85,7 @@ static void dmashare_show_buffer(struct seq_file *seq, struct dmashare_buffer *b
 	seq_printf(seq, "%llu\t%zu\t%u\t%s\t%s\t%zu\t%s\t%d\t%u\t",
 		   buffer->inode, memory->size,
 		   memory->chunks.orig_nents, dmashare_kind_name(memory->kind),
-		   memory->write_combined ? "write-combined" : "cached",
+		   memory->flags & DMASHARE_ALLOC_WRITE_COMBINED ? "write-combined" : "cached",
 		   dmashare_overhead(buffer), dmabuf->exp_name, buffer->pid,
 		   from_kuid_munged(current_user_ns(), buffer->uid));
 	/* A process calls itself, and its buffers, what it likes. */
@@ -114,7 +114,7 @@ static int dmashare_buffers_show(struct seq_file *seq, void *unused)
 		dmashare_show_buffer(seq, buffer);
 	mutex_unlock(&dmashare_buffers_lock);
 
-	dmashare_quota_info(NULL, &info);
+	dmashare_quota_info(&dmashare_own_pool, NULL, &info);
 	seq_printf(seq, "total %llu buffers, %llu bytes of at most %llu\n", info.buffers,
 		   info.total_used, info.total_max);
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the files of the module know of each other, low to high. */
+/* Declarations shared by the module's files, from the lowest layer up. */
 #ifndef DMASHARE_H
 #define DMASHARE_H
 
@@ -15,89 +15,156 @@
 struct dma_buf;
 struct file;
 struct inode;
+struct module;
 
-/* quota.c: how much memory may be held */
-struct dmashare_quota;
+/* Bytes between two looks at signals, where work on a buffer takes long. */
+#define DMASHARE_STEP (4 << 20)
 
-void dmashare_quota_init(void);
-struct dmashare_quota *dmashare_quota_open(void);
-void dmashare_quota_close(struct dmashare_quota *quota);
-int dmashare_quota_file_open(struct inode *inode, struct file *file);
-int dmashare_quota_file_release(struct inode *inode, struct file *file);
-int dmashare_quota_charge(struct dmashare_quota *quota, u64 size);
-void dmashare_quota_uncharge(struct dmashare_quota *quota, u64 size);
-void dmashare_quota_info(struct dmashare_quota *quota, struct dmashare_info *info);
+/* quota.c: limits on the memory held by buffers */
+struct dmashare_file_account;
+struct dmashare_user;
 
 /**
- * enum dmashare_kind - where memory comes from, and so how it goes back
- * @DMASHARE_SCATTERED: each chunk from the page allocator, whole
- * @DMASHARE_CONTIGUOUS: one chunk, of single pages
+ * struct dmashare_charge - what one buffer is charged to
+ * @pool: bytes and number of all buffers of this kind
+ * @file: account of the open file, or NULL
+ * @users: accounts of the user and of the owner of its user namespace, or NULL
+ * @bytes: bytes charged to each of them
+ */
+struct dmashare_charge {
+	struct dmashare_pool *pool;
+	struct dmashare_file_account *file;
+	struct dmashare_user *users[2];
+	u64 bytes;
+};
+
+/* Buffers of the module's own nodes and heaps; buffers of its /dev/udmabuf. */
+extern struct dmashare_pool dmashare_own_pool, dmashare_udmabuf_pool;
+
+void dmashare_quota_init(void);
+struct dmashare_file_account *dmashare_file_account_new(void);
+void dmashare_file_account_put(struct dmashare_file_account *account);
+int dmashare_quota_charge(struct dmashare_charge *charge, struct dmashare_pool *pool,
+			  struct dmashare_file_account *file, u64 bytes);
+void dmashare_quota_uncharge(struct dmashare_charge *charge);
+void dmashare_quota_info(struct dmashare_pool *pool, struct dmashare_file_account *file,
+			 struct dmashare_info *info);
+
+/**
+ * enum dmashare_kind - source of a buffer's memory, and so the way to free it
+ * @DMASHARE_SYSTEM: blocks of the page allocator
+ * @DMASHARE_CONTIGUOUS: one run of single pages, or one block
  * @DMASHARE_MEMFD: pinned pages of memfds
  */
 enum dmashare_kind {
-	DMASHARE_SCATTERED,
-	DMASHARE_CONTIGUOUS,
-	DMASHARE_MEMFD,
+	DMASHARE_SYSTEM = DMASHARE_MEMORY_SYSTEM,
+	DMASHARE_CONTIGUOUS = DMASHARE_MEMORY_CONTIGUOUS,
+	DMASHARE_MEMFD = DMASHARE_MEMORY_MEMFD,
 };
 
 /**
- * struct dmashare_memory - the pages of a buffer
- * @chunks: runs of pages, an entry each, in the buffer's order
- * @size: bytes in all
- * @kind: where they come from
- * @write_combined: how the CPU maps them
+ * struct dmashare_memory - pages of a buffer
+ * @chunks: scatter list of the buffer, in its order; entries are not merged
+ * @blocks: of DMASHARE_SYSTEM: compound pages as allocated, linked by their lru.
+ *	A block may be several entries of @chunks
+ * @size: bytes
+ * @kind: source of the pages
+ * @flags: DMASHARE_ALLOC_*
  */
 struct dmashare_memory {
 	struct sg_table chunks;
+	struct list_head blocks;
 	size_t size;
 	enum dmashare_kind kind;
-	bool write_combined;
+	u32 flags;
 };
 
-/* memory.c: pages from the kernel, in the shape that was asked for */
-
 /**
- * struct dmashare_shape - what memory is to be like
+ * struct dmashare_shape - requested form of memory
  * @size: bytes, whole pages
+ * @kind: DMASHARE_SYSTEM or DMASHARE_CONTIGUOUS
  * @max_chunk: as in &struct dmashare_alloc
  * @flags: as in &struct dmashare_alloc
  */
 struct dmashare_shape {
-	size_t size;
+	u64 size;
+	enum dmashare_kind kind;
 	u64 max_chunk;
 	u32 flags;
 };
 
+/* contiguous.c: one run of pages */
+struct page *dmashare_alloc_run(unsigned long count, const struct dmashare_shape *shape);
+void dmashare_free_run(struct page *page, unsigned long count);
+
+/* write_combined.c: CPU cache mode of pages */
+int dmashare_set_write_combined(struct dmashare_memory *memory);
+int dmashare_set_cached(struct dmashare_memory *memory);
+
+/* memory.c: allocated pages */
 int dmashare_memory_alloc(struct dmashare_memory *memory,
 			  const struct dmashare_shape *shape);
 void dmashare_memory_free(struct dmashare_memory *memory);
 
+/**
+ * struct dmashare_pin - run of pages of a memfd, pinned
+ * @page: the first of them
+ * @length: bytes
+ */
+struct dmashare_pin {
+	struct page *page;
+	size_t length;
+};
+
+/* pin.c: long-term pins, as each kernel makes them */
+bool dmashare_is_hugetlb(struct inode *inode);
+long dmashare_pin_pages(struct file *memfd, u64 start, unsigned long count,
+			struct dmashare_pin *pins, int (*check)(struct file *memfd));
+void dmashare_unpin(struct page *page, size_t length);
+
 /* memfd.c: pages of memfds */
-int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, size_t *size);
+int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, u64 *size);
 int dmashare_memory_wrap(struct dmashare_memory *memory,
 			 const struct dmashare_range *ranges, u32 count);
 void dmashare_memory_unwrap(struct dmashare_memory *memory);
 
 /**
- * struct dmashare_buffer - what is behind one dma-buf
- * @quota: whom it is charged to
+ * struct dmashare_exporter - properties of a node's buffers
+ * @name: name of the exporter, in fdinfo
+ * @sync_begins_first: DMA_BUF_SYNC_END is EINVAL before the first DMA_BUF_SYNC_START,
+ *	as in the kernel's udmabuf
+ */
+struct dmashare_exporter {
+	const char *name;
+	bool sync_begins_first;
+};
+
+/**
+ * struct dmashare_buffer - private data of one dma-buf
+ * @exporter: properties by the node that made it
+ * @charge: accounts that it is charged to
  * @memory: its pages
- * @lock: protects @attachments, what is in them, and @vaddr
+ * @lock: protects @attachments, their mappings, @writers, @was_begun and @vaddr
  * @attachments: every live struct dmashare_attachment
- * @vaddr: where the kernel sees the buffer in one piece, or NULL
+ * @writers: processes with an open CPU write access; see cpu_access.c
+ * @was_begun: a CPU access was begun, ever
+ * @vaddr: kernel mapping of the buffer, or NULL
  * @dmabuf: the dma-buf
  * @inode: number of its inode, which may be gone before the buffer is
  * @node: in the list of debugfs.c
  * @pid: process that made it
- * @uid: and its user
- * @comm: and its name
+ * @uid: user of that process
+ * @comm: name of that process
  */
 struct dmashare_buffer {
-	struct dmashare_quota *quota;
+	const struct dmashare_exporter *exporter;
+	struct dmashare_charge charge;
 	struct dmashare_memory memory;
 	/* Inside the reservation lock, which the core holds in some callbacks. */
 	struct mutex lock;
 	struct list_head attachments;
+	struct list_head writers;
+	bool was_begun;
 	void *vaddr;
 	struct dma_buf *dmabuf;
 	u64 inode;
@@ -108,24 +175,22 @@ struct dmashare_buffer {
 };
 
 /**
- * struct dmashare_attachment - a device that imported the buffer
+ * struct dmashare_attachment - device that imported the buffer
  * @node: in &dmashare_buffer.attachments
  * @dev: the device
  * @mappings: every live struct dmashare_mapping
- * @spare: one that is not live, for the next to be made, or NULL
  */
 struct dmashare_attachment {
 	struct list_head node;
 	struct device *dev;
 	struct list_head mappings;
-	struct dmashare_mapping *spare;
 };
 
 /**
- * struct dmashare_mapping - the buffer as one device sees it
+ * struct dmashare_mapping - buffer mapped for a device
  * @node: in &dmashare_attachment.mappings
- * @dir: the transfers that were asked for
- * @sgt: its scatter list; the importer's handle of the mapping
+ * @dir: direction of its transfers
+ * @sgt: its scatter list, which the importer holds
  */
 struct dmashare_mapping {
 	struct list_head node;
@@ -133,7 +198,18 @@ struct dmashare_mapping {
 	struct sg_table sgt;
 };
 
-/* debugfs.c: who holds what */
+/* cpu_access.c: turns of the CPU and of the devices */
+int dmashare_cpu_begin(struct dmashare_buffer *buffer, enum dma_data_direction dir);
+int dmashare_cpu_end(struct dmashare_buffer *buffer, enum dma_data_direction dir);
+void dmashare_mapping_add(struct dmashare_buffer *buffer,
+			  struct dmashare_attachment *attachment,
+			  struct dmashare_mapping *mapping);
+void dmashare_mapping_remove(struct dmashare_buffer *buffer,
+			     struct dmashare_attachment *attachment,
+			     struct dmashare_mapping *mapping);
+void dmashare_writers_free(struct dmashare_buffer *buffer);
+
+/* debugfs.c: list of all buffers */
 void dmashare_debugfs_init(void);
 void dmashare_debugfs_exit(void);
 void dmashare_debugfs_add(struct dmashare_buffer *buffer);
@@ -142,24 +218,35 @@ void dmashare_debugfs_remove(struct dmashare_buffer *buffer);
 /* exporter.c: the buffers */
 
 /**
- * struct dmashare_terms - on which terms a buffer is exported
- * @quota: account that it is charged to
- * @exporter: what the kernel calls the exporter
- * @name: what the kernel is to call the buffer, or an empty string
- * @fd_flags: O_RDWR and the like
+ * struct dmashare_request - buffer to be made
+ * @exporter: properties of the buffer
+ * @pool: pool that it is charged to
+ * @file: account of the open file, or NULL
+ * @fd_flags: access mode and O_CLOEXEC of its fd
+ * @shape: memory to allocate, if @ranges is NULL
+ * @ranges: parts of memfds to wrap, or NULL
+ * @count: number of @ranges
  */
-struct dmashare_terms {
-	struct dmashare_quota *quota;
-	const char *exporter;
-	const char *name;
-	int fd_flags;
+struct dmashare_request {
+	const struct dmashare_exporter *exporter;
+	struct dmashare_pool *pool;
+	struct dmashare_file_account *file;
+	unsigned int fd_flags;
+	struct dmashare_shape shape;
+	const struct dmashare_range *ranges;
+	u32 count;
 };
 
-struct dma_buf *dmashare_export(const struct dmashare_terms *terms, u64 size,
-				u64 max_chunk, u32 flags);
-struct dma_buf *dmashare_export_memfd(const struct dmashare_terms *terms,
-				      const struct dmashare_range *ranges, u32 count);
-u32 dmashare_chunks(struct dma_buf *dmabuf);
+struct dma_buf *dmashare_export(const struct dmashare_request *request);
+int dmashare_export_fd(const struct dmashare_request *request,
+		       int (*reply)(void *context, int fd), void *context);
+struct dmashare_buffer *dmashare_buffer_of(struct dma_buf *dmabuf);
+
+/* node.c: open files of all nodes */
+int dmashare_node_open(struct inode *inode, struct file *file);
+int dmashare_node_release(struct inode *inode, struct file *file);
+void dmashare_nodes_start(void);
+void dmashare_nodes_drain(struct module *module);
 
 /* udmabuf.c, heap_node.c: the standard nodes, where the kernel has none */
 int dmashare_udmabuf_init(void);

@@ -75,6 +75,7 @@ struct dmashare_alloc {
 	__u32 flags;
 	__u32 reserved;
 };
+
 #define DMASHARE_ALLOC_SIZE_V0 32
 
 /**
@@ -108,6 +109,7 @@ struct dmashare_wrap {
 	__u32 count;
 	__u32 flags;
 };
+
 #define DMASHARE_WRAP_SIZE_V0 24
 
 /**
@@ -130,6 +132,7 @@ struct dmashare_query {
 	__u32 chunks;
 	__u32 reserved;
 };
+
 #define DMASHARE_QUERY_SIZE_V0 32
 
 /* Features of a node: @features of &struct dmashare_info. */
@@ -185,6 +188,7 @@ struct dmashare_info {
 	__u64 total_max;
 	__u64 buffers;
 };
+
 #define DMASHARE_INFO_SIZE_V0 88
 
 /**
@@ -249,8 +253,10 @@ struct dmashare_info {
  * * ENOSPC, EIO: the memfd's pages cannot be allocated or read: no free huge
  *   pages, or a hardware memory error.
  * * EFBIG: as for DMASHARE_IOCTL_ALLOC, or a range of 4 GiB or more.
- * * EDQUOT, ENOMEM, EMFILE, EINTR, E2BIG, EFAULT: as for DMASHARE_IOCTL_ALLOC,
- *   @ranges included.
+ * * ENOMEM: memory ran out. Missing pages are allocated as by a write(2) to the
+ *   memfd, for which the OOM killer may make room.
+ * * EDQUOT, EMFILE, EINTR, E2BIG, EFAULT: as for DMASHARE_IOCTL_ALLOC, @ranges
+ *   included.
  */
 #define DMASHARE_IOCTL_WRAP _IO(DMASHARE_IOCTL_TYPE, 0x02)
 

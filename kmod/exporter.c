@@ -5,21 +5,22 @@
  */
 
 #include <linux/cred.h>
+#include <linux/device.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-mapping.h>
-#include <linux/dma-resv.h>
 #include <linux/err.h>
-#include <linux/highmem.h>
+#include <linux/fcntl.h>
+#include <linux/file.h>
 #include <linux/iosys-map.h>
 #include <linux/limits.h>
 #include <linux/list.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/personality.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <linux/string.h>
 #include <linux/vmalloc.h>
 
 #include "compat.h"
@@ -30,7 +31,7 @@ static int dmashare_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *at
 	struct dmashare_buffer *buffer = dmabuf->priv;
 	struct dmashare_attachment *attachment;
 
-	attachment = kzalloc_obj(*attachment, GFP_KERNEL);
+	attachment = kzalloc_obj(*attachment, GFP_KERNEL_ACCOUNT);
 	if (!attachment)
 		return -ENOMEM;
 
@@ -45,68 +46,6 @@ static int dmashare_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *at
 	return 0;
 }
 
-/*
- * Fill a scatter list with the buffer's chunks, none merged with its neighbour,
- * but cut where the device takes only shorter segments.
- */
-static int dmashare_fill_table(struct sg_table *table, struct sg_table *chunks,
-			       unsigned int max_segment)
-{
-	struct scatterlist *chunk, *sg;
-	unsigned int i, done, count = 0;
-	int ret;
-
-	/* A device may say UINT_MAX: segments end where pages do. */
-	max_segment = max_t(unsigned int, max_segment & PAGE_MASK, PAGE_SIZE);
-
-	for_each_sgtable_sg(chunks, chunk, i)
-		count += DIV_ROUND_UP_ULL(chunk->length, max_segment);
-
-	ret = sg_alloc_table(table, count, GFP_KERNEL);
-	if (ret)
-		return ret;
-
-	sg = table->sgl;
-	for_each_sgtable_sg(chunks, chunk, i) {
-		for (done = 0; done < chunk->length; done += sg->length, sg = sg_next(sg))
-			sg_set_page(sg, sg_page(chunk) + (done >> PAGE_SHIFT),
-				    min(chunk->length - done, max_segment), 0);
-	}
-
-	return 0;
-}
-
-static struct dmashare_mapping *dmashare_mapping_new(struct dmashare_buffer *buffer,
-						     struct device *dev)
-{
-	struct dmashare_mapping *mapping;
-	int ret;
-
-	mapping = kzalloc_obj(*mapping, GFP_KERNEL);
-	if (!mapping)
-		return ERR_PTR(-ENOMEM);
-
-	/* What is bounced, as in confidential guests, has a limit of its own. */
-	ret = dmashare_fill_table(&mapping->sgt, &buffer->memory.chunks,
-				  min_t(size_t, dma_get_max_seg_size(dev),
-					dma_max_mapping_size(dev)));
-	if (ret) {
-		kfree(mapping);
-		return ERR_PTR(ret);
-	}
-
-	return mapping;
-}
-
-static void dmashare_mapping_free(struct dmashare_mapping *mapping)
-{
-	if (!mapping)
-		return;
-
-	sg_free_table(&mapping->sgt);
-	kfree(mapping);
-}
-
 static void dmashare_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)
 {
 	struct dmashare_buffer *buffer = dmabuf->priv;
@@ -116,140 +55,138 @@ static void dmashare_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *a
 	list_del(&attachment->node);
 	mutex_unlock(&buffer->lock);
 
-	dmashare_mapping_free(attachment->spare);
+	/* The importer may still use the tables: they are leaked, not freed. */
+	if (WARN(!list_empty(&attachment->mappings),
+		 "%s detached from a dma-buf that it has mapped\n", dev_name(attach->dev)))
+		list_del(&attachment->mappings);
 	kfree(attachment);
 }
 
+/* Longest segment, in bytes, that a device takes of this memory. */
+static size_t dmashare_max_segment(struct device *dev, const struct dmashare_memory *memory)
+{
+	/* Bounce buffers, as in confidential guests, have a limit of their own. */
+	size_t most = dma_max_mapping_size(dev);
+
+	/*
+	 * 64 KiB is assumed of a driver that never set a limit. For memory that is
+	 * scattered anyway that is safe. But drivers that need one segment (armada,
+	 * omapdrm and tegra without an IOMMU) never set it either.
+	 */
+	if (memory->kind != DMASHARE_CONTIGUOUS ||
+	    (dev->dma_parms && dev->dma_parms->max_segment_size))
+		most = min_t(size_t, most, dma_get_max_seg_size(dev));
+
+	/* It may be UINT_MAX: segments end where pages do. */
+	return max_t(size_t, most & PAGE_MASK, PAGE_SIZE);
+}
+
+/* Length of the next segment: a device may not take one across its boundary. */
+static unsigned int dmashare_segment(const struct scatterlist *chunk, unsigned int done,
+				     size_t max_segment, unsigned long boundary)
+{
+	u64 start = sg_phys((struct scatterlist *)chunk) + done;
+	u64 room = (u64)boundary - (start & boundary);
+	u64 length = min_t(u64, chunk->length - done, max_segment);
+
+	/* @room is one less than what is left, so that no boundary fits, too. */
+	return min_t(u64, length - 1, room) + 1;
+}
+
 /*
- * A table for each mapping, not for each attachment: an importer may map one
- * attachment twice. But who maps again and again, as for each frame, gets the
- * one that was made before.
+ * Fill a scatter list with the buffer's chunks, none merged with its neighbour,
+ * but cut where the device takes only shorter segments. It is charged to the
+ * process that imports.
  */
+static int dmashare_fill_table(struct sg_table *table, struct dmashare_memory *memory,
+			       struct device *dev)
+{
+	size_t max_segment = dmashare_max_segment(dev, memory);
+	unsigned long boundary = dma_get_seg_boundary(dev) | ~PAGE_MASK;
+	struct scatterlist *chunk, *sg;
+	unsigned int i, done, count = 0;
+	int ret;
+
+	for_each_sgtable_sg(&memory->chunks, chunk, i)
+		for (done = 0; done < chunk->length; count++)
+			done += dmashare_segment(chunk, done, max_segment, boundary);
+
+	ret = sg_alloc_table(table, count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (ret)
+		return ret;
+
+	sg = table->sgl;
+	for_each_sgtable_sg(&memory->chunks, chunk, i) {
+		for (done = 0; done < chunk->length; done += sg->length, sg = sg_next(sg))
+			sg_set_page(sg, dmashare_nth_page(sg_page(chunk), done >> PAGE_SHIFT),
+				    dmashare_segment(chunk, done, max_segment, boundary), 0);
+	}
+
+	return 0;
+}
+
+/* A table for each mapping: an importer may map one attachment twice. */
 static struct sg_table *dmashare_map_dma_buf(struct dma_buf_attachment *attach,
 					     enum dma_data_direction dir)
 {
 	struct dmashare_buffer *buffer = attach->dmabuf->priv;
-	struct dmashare_attachment *attachment = attach->priv;
 	struct dmashare_mapping *mapping;
 	int ret;
 
-	mutex_lock(&buffer->lock);
-	mapping = attachment->spare;
-	attachment->spare = NULL;
-	mutex_unlock(&buffer->lock);
+	mapping = kzalloc_obj(*mapping, GFP_KERNEL_ACCOUNT);
+	if (!mapping)
+		return ERR_PTR(-ENOMEM);
 
-	if (!mapping) {
-		mapping = dmashare_mapping_new(buffer, attach->dev);
-		if (IS_ERR(mapping))
-			return ERR_CAST(mapping);
-	}
+	ret = dmashare_fill_table(&mapping->sgt, &buffer->memory, attach->dev);
+	if (ret)
+		goto free_mapping;
+
 	mapping->dir = dir;
+	ret = dma_map_sgtable(attach->dev, &mapping->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
+	if (ret)
+		goto free_table;
 
-	/* Under the lock, so that a CPU access sees all of a mapping or none. */
-	mutex_lock(&buffer->lock);
-	ret = dma_map_sgtable(attach->dev, &mapping->sgt, dir, 0);
-	if (!ret)
-		list_add(&mapping->node, &attachment->mappings);
-	mutex_unlock(&buffer->lock);
-	if (ret) {
-		dmashare_mapping_free(mapping);
-		return ERR_PTR(ret);
-	}
-
+	dmashare_mapping_add(buffer, attach->priv, mapping);
 	return &mapping->sgt;
+
+free_table:
+	sg_free_table(&mapping->sgt);
+free_mapping:
+	kfree(mapping);
+	return ERR_PTR(ret);
 }
 
 static void dmashare_unmap_dma_buf(struct dma_buf_attachment *attach,
 				   struct sg_table *sgt,
 				   enum dma_data_direction dir)
 {
-	struct dmashare_buffer *buffer = attach->dmabuf->priv;
-	struct dmashare_attachment *attachment = attach->priv;
 	struct dmashare_mapping *mapping =
 		container_of(sgt, struct dmashare_mapping, sgt);
 
-	mutex_lock(&buffer->lock);
-	list_del(&mapping->node);
-	dma_unmap_sgtable(attach->dev, sgt, dir, 0);
-	if (!attachment->spare) {
-		attachment->spare = mapping;
-		mapping = NULL;
-	}
-	mutex_unlock(&buffer->lock);
-
-	dmashare_mapping_free(mapping);
-}
-
-/*
- * A mapping made for one direction may only be synced in that direction. One
- * made for both follows the CPU's access: handing a buffer that the CPU only
- * read back to the device must not undo what the device wrote meanwhile, as a
- * bounce buffer would.
- */
-static enum dma_data_direction
-dmashare_sync_dir(const struct dmashare_mapping *mapping,
-		  enum dma_data_direction access)
-{
-	return mapping->dir == DMA_BIDIRECTIONAL ? access : mapping->dir;
-}
-
-/* Hand the buffer to the CPU, or back to all devices that have it mapped. */
-static void dmashare_sync(struct dmashare_buffer *buffer, enum dma_data_direction dir,
-			  void (*sync)(struct device *dev, struct sg_table *sgt,
-				       enum dma_data_direction dir))
-{
-	struct dmashare_attachment *attachment;
-	struct dmashare_mapping *mapping;
-
-	list_for_each_entry(attachment, &buffer->attachments, node)
-		list_for_each_entry(mapping, &attachment->mappings, node)
-			sync(attachment->dev, &mapping->sgt,
-			     dmashare_sync_dir(mapping, dir));
+	/* In the direction of the mapping, whatever the importer says now. */
+	dmashare_mapping_remove(attach->dmabuf->priv, attach->priv, mapping);
+	dma_unmap_sgtable(attach->dev, sgt, mapping->dir, DMA_ATTR_SKIP_CPU_SYNC);
+	sg_free_table(sgt);
+	kfree(mapping);
 }
 
 static int dmashare_begin_cpu_access(struct dma_buf *dmabuf,
 				     enum dma_data_direction dir)
 {
-	struct dmashare_buffer *buffer = dmabuf->priv;
-	long ret;
-
-	/* The core waits for the devices, too, but only after this. */
-	ret = dma_resv_wait_timeout(dmabuf->resv,
-				    dma_resv_usage_rw(dir != DMA_FROM_DEVICE),
-				    true, MAX_SCHEDULE_TIMEOUT);
-	if (ret < 0)
-		return ret;
-
-	/*
-	 * Whatever the CPU is about to do: the part that it does not write must be
-	 * what the devices left, since all of it goes back to them.
-	 */
-	mutex_lock(&buffer->lock);
-	if (buffer->vaddr)
-		invalidate_kernel_vmap_range(buffer->vaddr, buffer->memory.size);
-	dmashare_sync(buffer, DMA_BIDIRECTIONAL, dma_sync_sgtable_for_cpu);
-	mutex_unlock(&buffer->lock);
-
-	return 0;
+	return dmashare_cpu_begin(dmabuf->priv, dir);
 }
 
 static int dmashare_end_cpu_access(struct dma_buf *dmabuf,
 				   enum dma_data_direction dir)
 {
-	struct dmashare_buffer *buffer = dmabuf->priv;
-
-	mutex_lock(&buffer->lock);
-	if (buffer->vaddr)
-		flush_kernel_vmap_range(buffer->vaddr, buffer->memory.size);
-	dmashare_sync(buffer, dir, dma_sync_sgtable_for_device);
-	mutex_unlock(&buffer->lock);
-
-	return 0;
+	return dmashare_cpu_end(dmabuf->priv, dir);
 }
 
 static pgprot_t dmashare_pgprot(const struct dmashare_buffer *buffer, pgprot_t cached)
 {
-	return buffer->memory.write_combined ? pgprot_writecombine(cached) : cached;
+	if (buffer->memory.flags & DMASHARE_ALLOC_WRITE_COMBINED)
+		return pgprot_writecombine(cached);
+	return cached;
 }
 
 /*
@@ -261,7 +198,7 @@ static int dmashare_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
 	struct dmashare_buffer *buffer = dmabuf->priv;
 	unsigned long addr = vma->vm_start;
-	unsigned long skip = vma->vm_pgoff << PAGE_SHIFT;
+	unsigned long skip = vma->vm_pgoff;
 	struct scatterlist *sg;
 	unsigned int i;
 	int ret;
@@ -270,23 +207,24 @@ static int dmashare_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 
-	if (vma->vm_flags & VM_EXEC)
+	/* Never executable; where only the personality asked for it, it is left out. */
+	if (vma->vm_flags & VM_EXEC && !(current->personality & READ_IMPLIES_EXEC))
 		return -EPERM;
-	vm_flags_clear(vma, VM_MAYEXEC);
+	vm_flags_clear(vma, VM_EXEC | VM_MAYEXEC);
 
-	vma->vm_page_prot = dmashare_pgprot(buffer, vma->vm_page_prot);
+	vma->vm_page_prot = dmashare_pgprot(buffer, vm_get_page_prot(vma->vm_flags));
 
 	for_each_sgtable_sg(&buffer->memory.chunks, sg, i) {
+		unsigned long pages = sg->length >> PAGE_SHIFT;
 		unsigned long length;
 
-		if (skip >= sg->length) {
-			skip -= sg->length;
+		if (skip >= pages) {
+			skip -= pages;
 			continue;
 		}
 
-		length = min(sg->length - skip, vma->vm_end - addr);
-		ret = remap_pfn_range(vma, addr,
-				      page_to_pfn(sg_page(sg)) + (skip >> PAGE_SHIFT),
+		length = min((pages - skip) << PAGE_SHIFT, vma->vm_end - addr);
+		ret = remap_pfn_range(vma, addr, page_to_pfn(sg_page(sg)) + skip,
 				      length, vma->vm_page_prot);
 		if (ret)
 			return ret;
@@ -297,6 +235,8 @@ static int dmashare_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 			break;
 	}
 
+	/* It is memory, no device's registers: madvise(MADV_DOFORK) may be undone. */
+	vm_flags_clear(vma, VM_IO);
 	return 0;
 }
 
@@ -342,23 +282,16 @@ static void dmashare_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	iosys_map_clear(map);
 }
 
-static void dmashare_buffer_free(struct dmashare_buffer *buffer)
-{
-	struct dmashare_quota *quota = buffer->quota;
-	size_t size = buffer->memory.size;
-
-	dmashare_memory_free(&buffer->memory);
-	mutex_destroy(&buffer->lock);
-	kfree(buffer);
-	dmashare_quota_uncharge(quota, size);
-}
-
 static void dmashare_release(struct dma_buf *dmabuf)
 {
 	struct dmashare_buffer *buffer = dmabuf->priv;
 
 	dmashare_debugfs_remove(buffer);
-	dmashare_buffer_free(buffer);
+	dmashare_writers_free(buffer);
+	dmashare_memory_free(&buffer->memory);
+	dmashare_quota_uncharge(&buffer->charge);
+	mutex_destroy(&buffer->lock);
+	kfree(buffer);
 }
 
 static const struct dma_buf_ops dmashare_ops = {
@@ -374,73 +307,99 @@ static const struct dma_buf_ops dmashare_ops = {
 	.release = dmashare_release,
 };
 
-/* A buffer without memory yet, charged for this many bytes. */
-static struct dmashare_buffer *dmashare_buffer_new(struct dmashare_quota *quota, size_t size)
+static int dmashare_memory_make(struct dmashare_memory *memory,
+				const struct dmashare_request *request)
+{
+	if (request->ranges)
+		return dmashare_memory_wrap(memory, request->ranges, request->count);
+	return dmashare_memory_alloc(memory, &request->shape);
+}
+
+static struct dmashare_buffer *dmashare_buffer_new(const struct dmashare_request *request)
 {
 	struct dmashare_buffer *buffer;
+	u64 size = request->shape.size;
 	int ret;
+
+	if (request->ranges) {
+		ret = dmashare_ranges_size(request->ranges, request->count, &size);
+		if (ret)
+			return ERR_PTR(ret);
+	}
 
 	buffer = kzalloc_obj(*buffer, GFP_KERNEL_ACCOUNT);
 	if (!buffer)
 		return ERR_PTR(-ENOMEM);
 
-	ret = dmashare_quota_charge(quota, size);
-	if (ret) {
-		kfree(buffer);
-		return ERR_PTR(ret);
-	}
-
-	buffer->quota = quota;
+	buffer->exporter = request->exporter;
 	mutex_init(&buffer->lock);
 	INIT_LIST_HEAD(&buffer->attachments);
+	INIT_LIST_HEAD(&buffer->writers);
 	buffer->pid = task_tgid_nr(current);
 	buffer->uid = current_uid();
 	get_task_comm(buffer->comm, current);
 
+	ret = dmashare_quota_charge(&buffer->charge, request->pool, request->file, size);
+	if (ret)
+		goto free_buffer;
+
+	ret = dmashare_memory_make(&buffer->memory, request);
+	if (ret)
+		goto uncharge;
+
 	return buffer;
-}
 
-/* The way back from dmashare_buffer_new(). */
-static void dmashare_buffer_drop(struct dmashare_buffer *buffer, size_t size)
-{
+uncharge:
+	dmashare_quota_uncharge(&buffer->charge);
+free_buffer:
 	mutex_destroy(&buffer->lock);
-	dmashare_quota_uncharge(buffer->quota, size);
 	kfree(buffer);
+	return ERR_PTR(ret);
 }
 
-/* Export a buffer that has its memory; on an error it is gone. */
-static struct dma_buf *dmashare_buffer_export(struct dmashare_buffer *buffer,
-					      const struct dmashare_terms *terms)
+/**
+ * dmashare_export - make a buffer and export it
+ * @request: the buffer; @shape.size is more than zero, and rounded up here
+ *
+ * Return: a dma-buf with one reference, or an error as of DMASHARE_IOCTL_ALLOC
+ * and DMASHARE_IOCTL_WRAP.
+ */
+struct dma_buf *dmashare_export(const struct dmashare_request *request)
 {
 	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
+	struct dmashare_request rounded = *request;
+	struct dmashare_buffer *buffer;
 	struct dma_buf *dmabuf;
-	char *name = NULL;
+	u64 most;
 
-	if (terms->name[0]) {
-		name = kstrdup(terms->name, GFP_KERNEL_ACCOUNT);
-		if (!name) {
-			dmashare_buffer_free(buffer);
-			return ERR_PTR(-ENOMEM);
-		}
-	}
+	/*
+	 * Whatever limits root has set: else the rounding, size_t on 32 bits, the
+	 * number of pages or the length of an entry would overflow.
+	 */
+	most = request->shape.kind == DMASHARE_CONTIGUOUS ? UINT_MAX :
+							    (u64)INT_MAX << PAGE_SHIFT;
+	if (request->shape.size > min_t(u64, SIZE_MAX, most) - PAGE_SIZE + 1)
+		return ERR_PTR(-EFBIG);
+	rounded.shape.size = (request->shape.size + PAGE_SIZE - 1) & ~(u64)(PAGE_SIZE - 1);
 
-	exp_info.exp_name = terms->exporter;
+	buffer = dmashare_buffer_new(&rounded);
+	if (IS_ERR(buffer))
+		return ERR_CAST(buffer);
+
+	exp_info.exp_name = request->exporter->name;
 	exp_info.ops = &dmashare_ops;
 	exp_info.size = buffer->memory.size;
-	exp_info.flags = terms->fd_flags;
+	exp_info.flags = request->fd_flags & O_ACCMODE;
 	exp_info.priv = buffer;
 
 	dmabuf = dma_buf_export(&exp_info);
 	if (IS_ERR(dmabuf)) {
-		kfree(name);
-		dmashare_buffer_free(buffer);
+		dmashare_memory_free(&buffer->memory);
+		dmashare_quota_uncharge(&buffer->charge);
+		mutex_destroy(&buffer->lock);
+		kfree(buffer);
 		return dmabuf;
 	}
-
-	/* As DMA_BUF_SET_NAME does; the core frees it. */
-	spin_lock(&dmabuf->name_lock);
-	dmabuf->name = name;
-	spin_unlock(&dmabuf->name_lock);
 
 	buffer->dmabuf = dmabuf;
 	buffer->inode = file_inode(dmabuf->file)->i_ino;
@@ -449,85 +408,54 @@ static struct dma_buf *dmashare_buffer_export(struct dmashare_buffer *buffer,
 }
 
 /**
- * dmashare_export - allocate a buffer and export it
- * @terms: on which terms
- * @size: bytes, more than zero; rounded up to whole pages
- * @max_chunk: as in &struct dmashare_alloc, and checked
- * @flags: as in &struct dmashare_alloc, and checked
+ * dmashare_export_fd - make a buffer and give the caller an fd of it
+ * @request: as for dmashare_export()
+ * @reply: function that copies the fd to the caller, or NULL
+ * @context: argument for @reply
  *
- * Return: a dma-buf with one reference, for the caller to install or to put; or
- * -E2BIG over a limit, -ENOMEM without memory, -EINTR when killed meanwhile.
+ * The fd is reserved first and installed last: until then nothing shows of a call
+ * that fails, and from then on another thread may use or close the fd.
+ *
+ * Return: the fd; -EMFILE without a free one; or an error of dmashare_export() or
+ * of @reply.
  */
-struct dma_buf *dmashare_export(const struct dmashare_terms *terms, u64 size,
-				u64 max_chunk, u32 flags)
+int dmashare_export_fd(const struct dmashare_request *request,
+		       int (*reply)(void *context, int fd), void *context)
 {
-	struct dmashare_shape shape = { .max_chunk = max_chunk, .flags = flags };
-	struct dmashare_buffer *buffer;
-	u64 most;
-	int ret;
+	struct dma_buf *dmabuf;
+	int fd, ret;
 
-	/*
-	 * Whatever the limits that root has set: else the rounding, size_t on 32
-	 * bits, the count of pages or the length of a chunk would overflow.
-	 */
-	most = flags & DMASHARE_ALLOC_CONTIGUOUS ? UINT_MAX : (u64)INT_MAX << PAGE_SHIFT;
-	if (size > min_t(u64, SIZE_MAX, most) - PAGE_SIZE + 1)
-		return ERR_PTR(-E2BIG);
-	shape.size = PAGE_ALIGN(size);
+	fd = get_unused_fd_flags(request->fd_flags & O_CLOEXEC);
+	if (fd < 0)
+		return fd;
 
-	buffer = dmashare_buffer_new(terms->quota, shape.size);
-	if (IS_ERR(buffer))
-		return ERR_CAST(buffer);
-
-	ret = dmashare_memory_alloc(&buffer->memory, &shape);
-	if (ret) {
-		dmashare_buffer_drop(buffer, shape.size);
-		return ERR_PTR(ret);
+	dmabuf = dmashare_export(request);
+	if (IS_ERR(dmabuf)) {
+		ret = PTR_ERR(dmabuf);
+		goto put_fd;
 	}
 
-	return dmashare_buffer_export(buffer, terms);
-}
-
-/**
- * dmashare_export_memfd - export ranges of memfds as one buffer
- * @terms: on which terms
- * @ranges: the ranges
- * @count: how many
- *
- * Return: a dma-buf with one reference, for the caller to install or to put; or
- * an error as of DMASHARE_IOCTL_WRAP.
- */
-struct dma_buf *dmashare_export_memfd(const struct dmashare_terms *terms,
-				      const struct dmashare_range *ranges, u32 count)
-{
-	struct dmashare_buffer *buffer;
-	size_t size;
-	int ret;
-
-	ret = dmashare_ranges_size(ranges, count, &size);
+	ret = reply ? reply(context, fd) : 0;
 	if (ret)
-		return ERR_PTR(ret);
+		goto put_dmabuf;
 
-	buffer = dmashare_buffer_new(terms->quota, size);
-	if (IS_ERR(buffer))
-		return ERR_CAST(buffer);
+	dmashare_fd_install(dmabuf, fd);
+	return fd;
 
-	ret = dmashare_memory_wrap(&buffer->memory, ranges, count);
-	if (ret) {
-		dmashare_buffer_drop(buffer, size);
-		return ERR_PTR(ret);
-	}
-
-	return dmashare_buffer_export(buffer, terms);
+put_dmabuf:
+	dma_buf_put(dmabuf);
+put_fd:
+	put_unused_fd(fd);
+	return ret;
 }
 
 /**
- * dmashare_chunks - how many pieces a buffer's memory is in
- * @dmabuf: one of this exporter's
+ * dmashare_buffer_of - private data of a dma-buf
+ * @dmabuf: any dma-buf
+ *
+ * Return: the buffer, or NULL where another exporter made it.
  */
-u32 dmashare_chunks(struct dma_buf *dmabuf)
+struct dmashare_buffer *dmashare_buffer_of(struct dma_buf *dmabuf)
 {
-	const struct dmashare_buffer *buffer = dmabuf->priv;
-
-	return buffer->memory.chunks.orig_nents;
+	return dmabuf->ops == &dmashare_ops ? dmabuf->priv : NULL;
 }

@@ -1,38 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The heap "dmashare" of the kernel's dma_heap framework, where that takes a
- * module's.
+ * The heap "dmashare" of the kernel's dma_heap framework, where a module may add
+ * one.
  */
 
 #include <linux/dma-buf.h>
 #include <linux/dma-heap.h>
 #include <linux/err.h>
-#include <linux/fcntl.h>
 #include <linux/module.h>
 
 #include "compat.h"
 #include "dmashare.h"
 
+static const struct dmashare_exporter dmashare_heap_exporter = {
+	.name = "dmashare",
+};
+
 static struct dma_buf *dmashare_heap_allocate(struct dma_heap *heap, unsigned long len,
 					      DMASHARE_HEAP_FD_FLAGS fd_flags,
 					      DMASHARE_HEAP_FLAGS heap_flags)
 {
-	/* The framework does not tell whose open file asks: each is its own. */
-	struct dmashare_quota *quota = dmashare_quota_open();
-	struct dmashare_terms terms = {
-		.quota = quota,
-		.exporter = "dmashare",
-		.name = "",
-		.fd_flags = fd_flags & O_ACCMODE,
+	/* The framework does not pass the open file: the user's limit applies. */
+	struct dmashare_request request = {
+		.exporter = &dmashare_heap_exporter,
+		.pool = &dmashare_own_pool,
+		.fd_flags = fd_flags,
+		.shape = { .kind = DMASHARE_SYSTEM, .size = len },
 	};
-	struct dma_buf *dmabuf;
 
-	if (!quota)
-		return ERR_PTR(-ENOMEM);
-
-	dmabuf = dmashare_export(&terms, len, 0, 0);
-	dmashare_quota_close(quota);
-	return dmabuf;
+	return dmashare_export(&request);
 }
 
 static const struct dma_heap_ops dmashare_heap_ops = {
@@ -42,7 +38,8 @@ static const struct dma_heap_ops dmashare_heap_ops = {
 /**
  * dmashare_heap_init - add the heap, for as long as the kernel runs
  *
- * The framework has no way to take a heap away, so that the module stays, too.
+ * The framework cannot remove a heap, so that the module stays, too. It is live at
+ * once: nothing that can fail may follow.
  *
  * Not to be called where DMASHARE_CAN_ADD_HEAP is false. Return: 0, or an error.
  */
@@ -52,11 +49,13 @@ int __init dmashare_heap_init(void)
 		.name = "dmashare",
 		.ops = &dmashare_heap_ops,
 	};
-	struct dma_heap *heap = dmashare_dma_heap_add(&info);
-
-	if (IS_ERR(heap))
-		return PTR_ERR(heap);
+	struct dma_heap *heap;
 
 	__module_get(THIS_MODULE);
+	heap = dmashare_dma_heap_add(&info);
+	if (IS_ERR(heap)) {
+		module_put(THIS_MODULE);
+		return PTR_ERR(heap);
+	}
 	return 0;
 }

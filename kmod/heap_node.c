@@ -23,36 +23,28 @@ static dev_t dmashare_heap_devt;
 static struct cdev dmashare_heap_cdev;
 static struct class *dmashare_heap_class;
 
-/* Return: the dma-buf and, in @data, its fd, which is not installed yet. */
-static struct dma_buf *dmashare_heap_node_alloc(struct dmashare_quota *quota,
-						struct dma_heap_allocation_data *data)
+static const struct dmashare_exporter dmashare_heap_exporter = {
+	.name = "system",
+};
+
+/**
+ * struct dmashare_heap_reply - where the fd goes
+ * @arg: argument of the caller
+ * @size: bytes of it
+ * @data: copy of it
+ */
+struct dmashare_heap_reply {
+	void __user *arg;
+	size_t size;
+	struct dma_heap_allocation_data *data;
+};
+
+static int dmashare_heap_node_reply(void *context, int fd)
 {
-	struct dmashare_terms terms = {
-		.quota = quota,
-		.exporter = "system",
-		.name = "",
-	};
-	struct dma_buf *dmabuf;
-	int fd;
+	struct dmashare_heap_reply *reply = context;
 
-	if (data->fd || data->fd_flags & ~DMA_HEAP_VALID_FD_FLAGS ||
-	    data->heap_flags & ~DMA_HEAP_VALID_HEAP_FLAGS || !PAGE_ALIGN(data->len))
-		return ERR_PTR(-EINVAL);
-
-	terms.fd_flags = data->fd_flags & O_ACCMODE;
-	dmabuf = dmashare_export(&terms, data->len, 0, 0);
-	if (IS_ERR(dmabuf))
-		/* It has no limits of its own: too much is more than there is. */
-		return PTR_ERR(dmabuf) == -E2BIG ? ERR_PTR(-ENOMEM) : dmabuf;
-
-	fd = get_unused_fd_flags(data->fd_flags & O_CLOEXEC);
-	if (fd < 0) {
-		dma_buf_put(dmabuf);
-		return ERR_PTR(fd);
-	}
-
-	data->fd = fd;
-	return dmabuf;
+	reply->data->fd = fd;
+	return copy_to_user(reply->arg, reply->data, reply->size) ? -EFAULT : 0;
 }
 
 /*
@@ -63,7 +55,18 @@ static long dmashare_heap_node_ioctl(struct file *file, unsigned int cmd, unsign
 {
 	struct dma_heap_allocation_data data = { };
 	size_t size = min_t(size_t, _IOC_SIZE(cmd), sizeof(data));
-	struct dma_buf *dmabuf;
+	struct dmashare_heap_reply reply = {
+		.arg = (void __user *)arg,
+		.size = cmd & IOC_OUT ? size : 0,
+		.data = &data,
+	};
+	struct dmashare_request request = {
+		.exporter = &dmashare_heap_exporter,
+		.pool = &dmashare_own_pool,
+		.file = file->private_data,
+		.shape = { .kind = DMASHARE_SYSTEM },
+	};
+	long ret;
 
 	if (_IOC_NR(cmd) != _IOC_NR(DMA_HEAP_IOCTL_ALLOC))
 		return -EINVAL;
@@ -71,24 +74,23 @@ static long dmashare_heap_node_ioctl(struct file *file, unsigned int cmd, unsign
 	if (cmd & IOC_IN && copy_from_user(&data, (void __user *)arg, size))
 		return -EFAULT;
 
-	dmabuf = dmashare_heap_node_alloc(file->private_data, &data);
-	if (IS_ERR(dmabuf))
-		return PTR_ERR(dmabuf);
+	if (data.fd || data.fd_flags & ~DMA_HEAP_VALID_FD_FLAGS ||
+	    data.heap_flags & ~DMA_HEAP_VALID_HEAP_FLAGS || !PAGE_ALIGN(data.len))
+		return -EINVAL;
 
-	if (cmd & IOC_OUT && copy_to_user((void __user *)arg, &data, size)) {
-		put_unused_fd(data.fd);
-		dma_buf_put(dmabuf);
-		return -EFAULT;
-	}
-
-	dmashare_fd_install(dmabuf, data.fd);
-	return 0;
+	request.fd_flags = data.fd_flags;
+	request.shape.size = data.len;
+	ret = dmashare_export_fd(&request, dmashare_heap_node_reply, &reply);
+	if (ret >= 0)
+		return 0;
+	/* It has no limits of its own: too much is more than there is. */
+	return ret == -EFBIG || ret == -EDQUOT ? -ENOMEM : ret;
 }
 
 static const struct file_operations dmashare_heap_fops = {
 	.owner = THIS_MODULE,
-	.open = dmashare_quota_file_open,
-	.release = dmashare_quota_file_release,
+	.open = dmashare_node_open,
+	.release = dmashare_node_release,
 	.unlocked_ioctl = dmashare_heap_node_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };

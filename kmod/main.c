@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * dmashare: dma-bufs for any program, by ioctls on /dev/dmashare.
+ * dmashare: dma-bufs for any program, by ioctls on the nodes in /dev/dmashare.
  *
- * This file is the device and the module. Below it, exporter.c makes the
- * buffers, of memory from memory.c or memfd.c; quota.c bounds them and debugfs.c
- * shows them. udmabuf.c, heap_node.c and heap.c offer them by other names.
+ * This file is the nodes and the module. Below it, exporter.c makes the buffers,
+ * of memory from memory.c (contiguous.c, write_combined.c) or memfd.c (pin.c), and
+ * cpu_access.c keeps the CPU and the devices from overwriting each other. quota.c
+ * limits buffers, debugfs.c lists them, node.c opens nodes. udmabuf.c, heap_node.c
+ * and heap.c offer buffers under other names.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -15,12 +17,11 @@
 #include <linux/fcntl.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/log2.h>
+#include <linux/kernel.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/string.h>
-#include <linux/stringify.h>
 #include <linux/uaccess.h>
 
 #include "compat.h"
@@ -36,177 +37,293 @@ module_param(heap, bool, 0444);
 MODULE_PARM_DESC(heap,
 		 "Add a heap dmashare to the kernel's dma_heap framework (since 7.2); the module can then not be unloaded. Default N.");
 
-#define DMASHARE_ALLOC_FLAGS \
-	(DMASHARE_ALLOC_CONTIGUOUS | DMASHARE_ALLOC_BELOW_4G | DMASHARE_CAN_WRITE_COMBINE)
-
 /* DMASHARE_NODE_*: what was added to the kernel; set at load. */
 static u32 dmashare_nodes;
 
 /* One layout for all callers, or compat_ptr_ioctl() would be wrong. */
-static_assert(sizeof(struct dmashare_alloc) == 80);
-static_assert(offsetof(struct dmashare_alloc, fd) == 24);
-static_assert(offsetof(struct dmashare_alloc, name) == 32);
+static_assert(sizeof(struct dmashare_alloc) == DMASHARE_ALLOC_SIZE_V0);
+static_assert(offsetof(struct dmashare_alloc, length) == 8);
+static_assert(offsetof(struct dmashare_alloc, flags) == 24);
 static_assert(sizeof(struct dmashare_range) == 24);
-static_assert(sizeof(struct dmashare_wrap) == 72);
-static_assert(offsetof(struct dmashare_wrap, fd) == 20);
-static_assert(offsetof(struct dmashare_wrap, name) == 24);
-static_assert(sizeof(struct dmashare_info) == 88);
+static_assert(sizeof(struct dmashare_wrap) == DMASHARE_WRAP_SIZE_V0);
+static_assert(offsetof(struct dmashare_wrap, count) == 16);
+static_assert(sizeof(struct dmashare_query) == DMASHARE_QUERY_SIZE_V0);
+static_assert(offsetof(struct dmashare_query, chunks) == 24);
+static_assert(sizeof(struct dmashare_info) == DMASHARE_INFO_SIZE_V0);
+static_assert(offsetof(struct dmashare_info, buffer_max) == 24);
 
-static bool dmashare_name_is_good(const __u8 *name)
-{
-	return strnlen(name, DMASHARE_NAME_LEN) < DMASHARE_NAME_LEN;
-}
+static const struct dmashare_exporter dmashare_exporter = {
+	.name = KBUILD_MODNAME,
+};
+
+/**
+ * struct dmashare_node - one of the module's own nodes
+ * @kind: memory of its buffers
+ * @features: DMASHARE_FEATURE_*
+ * @misc: its device
+ */
+struct dmashare_node {
+	enum dmashare_kind kind;
+	u64 features;
+	struct miscdevice misc;
+};
 
 /*
- * Give the caller an fd of the dma-buf, whose reference it takes, and its
- * argument, in which @fd and @chunks are.
+ * Copy an argument in. @known is its size in this module, @first that of its first
+ * version. Return: bytes that the caller has, or an error.
  */
-static long dmashare_answer(struct dma_buf *dmabuf, void __user *arg, void *answer,
-			    size_t size, __s32 *fd, __u32 *chunks)
+static long dmashare_read(void *to, size_t known, size_t first, const void __user *arg)
 {
+	u32 size;
 	int ret;
 
-	ret = get_unused_fd_flags(O_CLOEXEC);
-	if (ret < 0)
-		goto put_dmabuf;
+	if (get_user(size, (const u32 __user *)arg))
+		return -EFAULT;
+	if (size < first)
+		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
 
-	*fd = ret;
-	*chunks = dmashare_chunks(dmabuf);
-	if (copy_to_user(arg, answer, size)) {
-		ret = -EFAULT;
-		goto put_fd;
-	}
-
-	/*
-	 * Last, since it cannot be undone: from here on another thread of the
-	 * caller may use the fd, or have closed it.
-	 */
-	dmashare_fd_install(dmabuf, *fd);
-	return 0;
-
-put_fd:
-	put_unused_fd(*fd);
-put_dmabuf:
-	dma_buf_put(dmabuf);
-	return ret;
+	ret = copy_struct_from_user(to, known, arg, size);
+	return ret ?: size;
 }
 
-static struct dmashare_terms dmashare_terms_of(struct dmashare_quota *quota, const __u8 *name)
+/* Copy an answer out; where that fails halfway, the argument is as it was. */
+static long dmashare_write(void __user *arg, const void *answer, const void *before,
+			   size_t size)
 {
-	return (struct dmashare_terms){
-		.quota = quota,
-		.exporter = KBUILD_MODNAME,
-		.name = name,
-		.fd_flags = O_RDWR,
-	};
+	if (!copy_to_user(arg, answer, size))
+		return 0;
+
+	/* What could be written before can be again; the rest never was. */
+	if (copy_to_user(arg, before, size))
+		pr_debug("argument partly writable\n");
+	return -EFAULT;
 }
 
-static bool dmashare_shape_is_good(const struct dmashare_alloc *alloc)
+static bool dmashare_fd_flags_are_good(u32 flags)
 {
+	return !(flags & ~(O_CLOEXEC | O_ACCMODE)) && (flags & O_ACCMODE) != O_ACCMODE;
+}
+
+static bool dmashare_alloc_is_good(const struct dmashare_node *node,
+				   const struct dmashare_alloc *alloc)
+{
+	u32 flags = 0;
+
+	if (node->features & DMASHARE_FEATURE_BELOW_4G)
+		flags |= DMASHARE_ALLOC_BELOW_4G;
+	if (node->features & DMASHARE_FEATURE_WRITE_COMBINED)
+		flags |= DMASHARE_ALLOC_WRITE_COMBINED;
+
+	if (!alloc->length || alloc->flags & ~flags || alloc->reserved ||
+	    !dmashare_fd_flags_are_good(alloc->fd_flags))
+		return false;
 	if (!alloc->max_chunk)
 		return true;
 
-	return is_power_of_2(alloc->max_chunk) && alloc->max_chunk >= PAGE_SIZE &&
-	       !(alloc->flags & DMASHARE_ALLOC_CONTIGUOUS);
+	/* is_power_of_2() takes a long, which is not enough on 32 bits. */
+	return node->features & DMASHARE_FEATURE_MAX_CHUNK &&
+	       alloc->max_chunk >= PAGE_SIZE && !(alloc->max_chunk & (alloc->max_chunk - 1));
 }
 
-static long dmashare_ioctl_alloc(struct dmashare_quota *quota, void __user *arg)
+static long dmashare_ioctl_alloc(const struct dmashare_node *node,
+				 struct dmashare_file_account *file, void __user *arg)
 {
-	struct dmashare_terms terms;
+	struct dmashare_request request = { };
 	struct dmashare_alloc alloc;
-	struct dma_buf *dmabuf;
+	long ret;
 
-	if (copy_from_user(&alloc, arg, sizeof(alloc)))
-		return -EFAULT;
-	if (!alloc.size || alloc.flags & ~DMASHARE_ALLOC_FLAGS || alloc.reserved0 ||
-	    alloc.reserved[0] || alloc.reserved[1] ||
-	    !dmashare_shape_is_good(&alloc) || !dmashare_name_is_good(alloc.name))
+	ret = dmashare_read(&alloc, sizeof(alloc), DMASHARE_ALLOC_SIZE_V0, arg);
+	if (ret < 0)
+		return ret;
+	if (!dmashare_alloc_is_good(node, &alloc))
 		return -EINVAL;
 
-	terms = dmashare_terms_of(quota, alloc.name);
-	dmabuf = dmashare_export(&terms, alloc.size, alloc.max_chunk, alloc.flags);
-	if (IS_ERR(dmabuf))
-		return PTR_ERR(dmabuf);
-
-	return dmashare_answer(dmabuf, arg, &alloc, sizeof(alloc), &alloc.fd, &alloc.chunks);
+	request.exporter = &dmashare_exporter;
+	request.pool = &dmashare_own_pool;
+	request.file = file;
+	request.fd_flags = alloc.fd_flags;
+	request.shape.kind = node->kind;
+	request.shape.size = alloc.length;
+	request.shape.max_chunk = alloc.max_chunk;
+	request.shape.flags = alloc.flags;
+	return dmashare_export_fd(&request, NULL, NULL);
 }
 
-static long dmashare_ioctl_wrap(struct dmashare_quota *quota, void __user *arg)
+static long dmashare_ioctl_wrap(struct dmashare_file_account *file, void __user *arg)
 {
+	struct dmashare_request request = { };
 	struct dmashare_range *ranges;
-	struct dmashare_terms terms;
 	struct dmashare_wrap wrap;
-	struct dma_buf *dmabuf;
+	long ret;
 	u32 i;
 
-	if (copy_from_user(&wrap, arg, sizeof(wrap)))
-		return -EFAULT;
+	ret = dmashare_read(&wrap, sizeof(wrap), DMASHARE_WRAP_SIZE_V0, arg);
+	if (ret < 0)
+		return ret;
 	if (!wrap.count || wrap.count > DMASHARE_MAX_RANGES || wrap.flags ||
-	    wrap.reserved[0] || wrap.reserved[1] || !dmashare_name_is_good(wrap.name))
+	    !dmashare_fd_flags_are_good(wrap.fd_flags))
 		return -EINVAL;
 
 	ranges = memdup_user(u64_to_user_ptr(wrap.ranges), wrap.count * sizeof(*ranges));
 	if (IS_ERR(ranges))
 		return PTR_ERR(ranges);
 
-	terms = dmashare_terms_of(quota, wrap.name);
-	dmabuf = ERR_PTR(-EINVAL);
+	ret = -EINVAL;
 	for (i = 0; i < wrap.count; i++) {
 		if (ranges[i].reserved)
 			goto free_ranges;
 	}
-	dmabuf = dmashare_export_memfd(&terms, ranges, wrap.count);
+
+	request.exporter = &dmashare_exporter;
+	request.pool = &dmashare_own_pool;
+	request.file = file;
+	request.fd_flags = wrap.fd_flags;
+	request.ranges = ranges;
+	request.count = wrap.count;
+	ret = dmashare_export_fd(&request, NULL, NULL);
 
 free_ranges:
 	kfree(ranges);
+	return ret;
+}
+
+static long dmashare_ioctl_query(void __user *arg)
+{
+	struct dmashare_query query, before;
+	const struct dmashare_buffer *buffer;
+	struct dma_buf *dmabuf;
+	long size;
+
+	size = dmashare_read(&query, sizeof(query), DMASHARE_QUERY_SIZE_V0, arg);
+	if (size < 0)
+		return size;
+	if (query.reserved)
+		return -EINVAL;
+	before = query;
+
+	dmabuf = dma_buf_get(query.fd);
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
 
-	return dmashare_answer(dmabuf, arg, &wrap, sizeof(wrap), &wrap.fd, &wrap.chunks);
+	buffer = dmashare_buffer_of(dmabuf);
+	if (buffer) {
+		query.length = buffer->memory.size;
+		query.memory = buffer->memory.kind;
+		query.flags = buffer->memory.flags;
+		query.chunks = buffer->memory.chunks.orig_nents;
+	}
+	dma_buf_put(dmabuf);
+	if (!buffer)
+		return -EINVAL;
+
+	return dmashare_write(arg, &query, &before, min_t(size_t, size, sizeof(query)));
 }
 
-static long dmashare_ioctl_info(struct dmashare_quota *quota, void __user *arg)
+static long dmashare_ioctl_info(const struct dmashare_node *node,
+				struct dmashare_file_account *file, void __user *arg)
 {
-	struct dmashare_info info = {
-		.version = DMASHARE_API_VERSION,
-		.alloc_flags = DMASHARE_ALLOC_FLAGS,
-		.nodes = dmashare_nodes,
-	};
+	struct dmashare_info info, before;
+	long size;
 
-	dmashare_quota_info(quota, &info);
-	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
+	size = dmashare_read(&info, sizeof(info), DMASHARE_INFO_SIZE_V0, arg);
+	if (size < 0)
+		return size;
+	if (info.reserved)
+		return -EINVAL;
+	before = info;
+
+	info.memory = node->kind;
+	info.features = node->features;
+	info.nodes = dmashare_nodes;
+	dmashare_quota_info(&dmashare_own_pool, file, &info);
+	return dmashare_write(arg, &info, &before, min_t(size_t, size, sizeof(info)));
 }
 
-static long dmashare_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+static long dmashare_ioctl(const struct dmashare_node *node, struct file *file,
+			   unsigned int cmd, unsigned long arg)
 {
 	switch (cmd) {
-	case DMASHARE_IOCTL_ALLOC:
-		return dmashare_ioctl_alloc(file->private_data, (void __user *)arg);
-	case DMASHARE_IOCTL_WRAP:
-		return dmashare_ioctl_wrap(file->private_data, (void __user *)arg);
 	case DMASHARE_IOCTL_INFO:
-		return dmashare_ioctl_info(file->private_data, (void __user *)arg);
+		return dmashare_ioctl_info(node, file->private_data, (void __user *)arg);
+	case DMASHARE_IOCTL_QUERY:
+		return dmashare_ioctl_query((void __user *)arg);
+	case DMASHARE_IOCTL_ALLOC:
+		if (!(node->features & DMASHARE_FEATURE_ALLOC))
+			return -ENOTTY;
+		return dmashare_ioctl_alloc(node, file->private_data, (void __user *)arg);
+	case DMASHARE_IOCTL_WRAP:
+		if (!(node->features & DMASHARE_FEATURE_WRAP))
+			return -ENOTTY;
+		return dmashare_ioctl_wrap(file->private_data, (void __user *)arg);
 	default:
 		return -ENOTTY;
 	}
 }
 
-static const struct file_operations dmashare_fops = {
-	.owner = THIS_MODULE,
-	.open = dmashare_quota_file_open,
-	.release = dmashare_quota_file_release,
-	.unlocked_ioctl = dmashare_ioctl,
-	.compat_ioctl = compat_ptr_ioctl,
+/* One node a kind of memory: the right to each is given apart. */
+#define DMASHARE_NODE(_name, _kind, _features) \
+	static long dmashare_##_name##_ioctl(struct file *file, unsigned int cmd, \
+					     unsigned long arg); \
+	static const struct file_operations dmashare_##_name##_fops = { \
+		.owner = THIS_MODULE, \
+		.open = dmashare_node_open, \
+		.release = dmashare_node_release, \
+		.unlocked_ioctl = dmashare_##_name##_ioctl, \
+		.compat_ioctl = compat_ptr_ioctl, \
+	}; \
+	static struct dmashare_node dmashare_##_name = { \
+		.kind = _kind, \
+		.features = _features, \
+		.misc = { \
+			.minor = MISC_DYNAMIC_MINOR, \
+			.name = "dmashare-" #_name, \
+			.nodename = "dmashare/" #_name, \
+			.fops = &dmashare_##_name##_fops, \
+			.mode = 0600, \
+		}, \
+	}; \
+	static long dmashare_##_name##_ioctl(struct file *file, unsigned int cmd, \
+					     unsigned long arg) \
+	{ \
+		return dmashare_ioctl(&dmashare_##_name, file, cmd, arg); \
+	}
+
+DMASHARE_NODE(system, DMASHARE_SYSTEM,
+	      DMASHARE_FEATURE_ALLOC | DMASHARE_FEATURE_MAX_CHUNK |
+	      DMASHARE_FEATURE_BELOW_4G | DMASHARE_CAN_WRITE_COMBINE)
+DMASHARE_NODE(contiguous, DMASHARE_CONTIGUOUS,
+	      DMASHARE_FEATURE_ALLOC | DMASHARE_FEATURE_BELOW_4G |
+	      DMASHARE_CAN_WRITE_COMBINE)
+DMASHARE_NODE(memfd, DMASHARE_MEMFD, DMASHARE_FEATURE_WRAP)
+
+static struct dmashare_node *const dmashare_own_nodes[] = {
+	&dmashare_system, &dmashare_contiguous, &dmashare_memfd,
 };
 
-static struct miscdevice dmashare_device = {
-	.minor = MISC_DYNAMIC_MINOR,
-	.name = "dmashare",
-	.fops = &dmashare_fops,
-	.mode = 0600,
-};
+static void dmashare_remove_own_nodes(unsigned int count)
+{
+	while (count--)
+		misc_deregister(&dmashare_own_nodes[count]->misc);
+}
 
-static void dmashare_remove_nodes(void)
+static int __init dmashare_add_own_nodes(void)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(dmashare_own_nodes); i++) {
+		ret = misc_register(&dmashare_own_nodes[i]->misc);
+		if (ret) {
+			dmashare_remove_own_nodes(i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+static void dmashare_remove_standard_nodes(void)
 {
 	if (dmashare_nodes & DMASHARE_NODE_DMA_HEAP)
 		dmashare_heap_node_exit();
@@ -215,8 +332,8 @@ static void dmashare_remove_nodes(void)
 	dmashare_nodes = 0;
 }
 
-/* What the kernel was built with is not offered again. */
-static int __init dmashare_add_nodes(void)
+/* Nodes that the kernel was built with are not added again. */
+static int __init dmashare_add_standard_nodes(void)
 {
 	int ret;
 
@@ -230,7 +347,7 @@ static int __init dmashare_add_nodes(void)
 	if (!IS_ENABLED(CONFIG_DMABUF_HEAPS)) {
 		ret = dmashare_heap_node_init();
 		if (ret) {
-			dmashare_remove_nodes();
+			dmashare_remove_standard_nodes();
 			return ret;
 		}
 		dmashare_nodes |= DMASHARE_NODE_DMA_HEAP;
@@ -249,34 +366,36 @@ static int __init dmashare_init(void)
 	}
 
 	dmashare_quota_init();
-	dmashare_debugfs_init();
 
+	/* From here on nodes are visible; none can be opened yet, see node.c. */
 	if (standard_nodes) {
-		ret = dmashare_add_nodes();
+		ret = dmashare_add_standard_nodes();
 		if (ret)
-			goto remove_debugfs;
+			goto drain;
 	}
 
-	ret = misc_register(&dmashare_device);
+	ret = dmashare_add_own_nodes();
 	if (ret)
-		goto remove_nodes;
+		goto remove_standard_nodes;
 
 	/* Last, since it cannot be undone. */
 	if (heap) {
 		ret = dmashare_heap_init();
 		if (ret)
-			goto deregister;
+			goto remove_own_nodes;
 		dmashare_nodes |= DMASHARE_NODE_HEAP;
 	}
 
+	dmashare_debugfs_init();
+	dmashare_nodes_start();
 	return 0;
 
-deregister:
-	misc_deregister(&dmashare_device);
-remove_nodes:
-	dmashare_remove_nodes();
-remove_debugfs:
-	dmashare_debugfs_exit();
+remove_own_nodes:
+	dmashare_remove_own_nodes(ARRAY_SIZE(dmashare_own_nodes));
+remove_standard_nodes:
+	dmashare_remove_standard_nodes();
+drain:
+	dmashare_nodes_drain(THIS_MODULE);
 	return ret;
 }
 
@@ -286,8 +405,8 @@ remove_debugfs:
  */
 static void __exit dmashare_exit(void)
 {
-	misc_deregister(&dmashare_device);
-	dmashare_remove_nodes();
+	dmashare_remove_own_nodes(ARRAY_SIZE(dmashare_own_nodes));
+	dmashare_remove_standard_nodes();
 	dmashare_debugfs_exit();
 }
 
@@ -297,6 +416,6 @@ module_exit(dmashare_exit);
 MODULE_AUTHOR("The dmashare authors");
 MODULE_DESCRIPTION("Exports zeroed, bounded memory and memfds as dma-bufs");
 MODULE_LICENSE("GPL");
-MODULE_VERSION(__stringify(DMASHARE_API_VERSION));
+MODULE_VERSION("0.1.0");
 DMASHARE_IMPORT_DMA_BUF;
 DMASHARE_IMPORT_DMA_BUF_HEAP;

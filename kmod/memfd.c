@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Pages of memfds, held in place for as long as a buffer is made of them.
+ * Pages of memfds, pinned for as long as a buffer consists of them.
  */
 
+#include <linux/err.h>
 #include <linux/fcntl.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -12,13 +13,14 @@
 #include <linux/memfd.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
+#include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 
 #include "compat.h"
 #include "dmashare.h"
 
-/* It must keep its pages, and writing to it must stay allowed: devices do. */
+/* It must keep its pages, and writing to it must stay allowed: devices write. */
 #define DMASHARE_SEALS_WANTED F_SEAL_SHRINK
 #define DMASHARE_SEALS_DENIED (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 
@@ -29,10 +31,8 @@
  */
 static bool dmashare_is_memfd(struct inode *inode)
 {
-	unsigned long magic = inode->i_sb->s_magic;
-
 	return S_ISREG(inode->i_mode) &&
-	       (magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC);
+	       (inode->i_sb->s_magic == TMPFS_MAGIC || dmashare_is_hugetlb(inode));
 }
 
 static unsigned int dmashare_seals(struct inode *inode)
@@ -44,15 +44,15 @@ static unsigned int dmashare_seals(struct inode *inode)
 }
 
 /**
- * dmashare_ranges_size - add up the sizes of ranges
+ * dmashare_ranges_size - add up the lengths of ranges
  * @ranges: some ranges
- * @count: how many
+ * @count: number of them
  * @size: set to their bytes
  *
  * Return: 0; -EINVAL where one is not whole pages, or empty, or there are none;
- * -E2BIG where one of them, or all, are more than can be counted.
+ * -EFBIG where one of them, or all, are more than can be counted.
  */
-int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, size_t *size)
+int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, u64 *size)
 {
 	u64 end, total = 0;
 	u32 i;
@@ -63,36 +63,68 @@ int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, size_t 
 	for (i = 0; i < count; i++) {
 		const struct dmashare_range *range = &ranges[i];
 
-		if (!range->size || !PAGE_ALIGNED(range->size) ||
-		    !PAGE_ALIGNED(range->offset) ||
-		    check_add_overflow(range->offset, range->size, &end) ||
+		if (!range->length || (range->length | range->offset) & ~PAGE_MASK ||
+		    check_add_overflow(range->offset, range->length, &end) ||
 		    end > LLONG_MAX)
 			return -EINVAL;
-		if (range->size > UINT_MAX || check_add_overflow(total, range->size, &total))
-			return -E2BIG;
+		if (range->length > UINT_MAX ||
+		    check_add_overflow(total, range->length, &total))
+			return -EFBIG;
 	}
 	if (total > min_t(u64, SIZE_MAX, (u64)INT_MAX << PAGE_SHIFT))
-		return -E2BIG;
+		return -EFBIG;
 
 	*size = total;
 	return 0;
 }
 
-static int dmashare_check_memfd(struct file *memfd, const struct dmashare_range *range)
+static int dmashare_check_seals(struct file *memfd)
 {
-	struct inode *inode = file_inode(memfd);
-	unsigned int seals = dmashare_seals(inode);
+	unsigned int seals = dmashare_seals(file_inode(memfd));
 
 	if ((seals & DMASHARE_SEALS_WANTED) != DMASHARE_SEALS_WANTED ||
 	    (seals & DMASHARE_SEALS_DENIED))
 		return -EINVAL;
+	return 0;
+}
 
-	/* dmashare_ranges_size() has seen that it does not overflow. */
-	if (range->offset + range->size > i_size_read(inode))
-		return -EINVAL;
+/* Return: the memfd of a range, for fput(), or an error. */
+static struct file *dmashare_open_range(const struct dmashare_range *range)
+{
+	struct file *memfd = fget(range->memfd);
+	int ret;
 
-	/* The buffer can be written to: who may not write gets no way around it. */
-	return memfd->f_mode & FMODE_WRITE ? 0 : -EACCES;
+	if (!memfd)
+		return ERR_PTR(-EBADF);
+
+	ret = -EBADFD;
+	if (!dmashare_is_memfd(file_inode(memfd)))
+		goto put_memfd;
+
+	/* Sealed against shrinking, it keeps its size. The sum cannot overflow. */
+	ret = dmashare_check_seals(memfd);
+	if (ret)
+		goto put_memfd;
+	ret = -EINVAL;
+	if (range->offset + range->length > i_size_read(file_inode(memfd)))
+		goto put_memfd;
+
+	/* The buffer can be written to: an fd for reading gets no way around that. */
+	ret = -EACCES;
+	if (!(memfd->f_mode & FMODE_WRITE))
+		goto put_memfd;
+
+	return memfd;
+
+put_memfd:
+	fput(memfd);
+	return ERR_PTR(ret);
+}
+
+static void dmashare_unpin_all(struct dmashare_pin *pins, unsigned int count)
+{
+	while (count--)
+		dmashare_unpin(pins[count].page, pins[count].length);
 }
 
 /* Pages that follow each other are one run; there is room for the others. */
@@ -113,77 +145,55 @@ static unsigned int dmashare_merge(struct dmashare_pin *pins, unsigned int count
 	return last + 1;
 }
 
-static long dmashare_pin_range(const struct dmashare_range *range,
+/*
+ * Pin a range, in steps, so that a killed caller is let go. No folio lies across
+ * the end of a step: it would be pinned twice, and as one run unpinned once.
+ */
+static long dmashare_pin_range(struct file *memfd, const struct dmashare_range *range,
 			       struct dmashare_pin *pins)
 {
-	struct file *memfd = fget(range->memfd);
-	struct inode *inode;
-	long ret;
+	u64 step = max_t(u64, DMASHARE_STEP, PMD_SIZE);
+	u64 at = range->offset, end = at + range->length;
+	unsigned int found = 0;
 
-	if (!memfd)
-		return -EBADF;
+	if (dmashare_is_hugetlb(file_inode(memfd)))
+		step = max_t(u64, step, huge_page_size(hstate_file(memfd)));
 
-	/* Before the lock: other file systems may hold it for long. */
-	inode = file_inode(memfd);
-	ret = -EBADFD;
-	if (!dmashare_is_memfd(inode))
-		goto put_memfd;
+	while (at < end) {
+		u64 part = min(end, (at & ~(step - 1)) + step) - at;
+		long ret = -EINTR;
 
-	ret = dmashare_check_memfd(memfd, range);
-	if (!ret)
-		ret = dmashare_populate(memfd, range->offset, range->size);
-	if (ret)
-		goto put_memfd;
-
-	/*
-	 * Once more, under the lock that is taken to add a seal: who adds
-	 * F_SEAL_WRITE after us finds the pages pinned.
-	 */
-	inode_lock_shared(inode);
-	ret = dmashare_check_memfd(memfd, range);
-	if (!ret)
-		ret = dmashare_pin_pages(memfd, range->offset,
-					 range->size >> PAGE_SHIFT, pins);
-	inode_unlock_shared(inode);
+		if (!fatal_signal_pending(current))
+			ret = dmashare_pin_pages(memfd, at, part >> PAGE_SHIFT, pins + found,
+						 dmashare_check_seals);
+		if (ret < 0) {
+			dmashare_unpin_all(pins, found);
+			return ret;
+		}
+		found += ret;
+		at += part;
+		cond_resched();
+	}
 
 	/* Not over the end of a range: the next may have pinned the same folio. */
-	if (ret > 0)
-		ret = dmashare_merge(pins, ret);
-
-put_memfd:
-	fput(memfd);
-	return ret;
+	return dmashare_merge(pins, found);
 }
 
-/**
- * dmashare_memory_wrap - hold ranges of memfds in place
- * @memory: where to tell of their pages; all zero
- * @ranges: ranges that dmashare_ranges_size() found good
- * @count: how many
- *
- * Return: 0, and dmashare_memory_free() is owed; or an error as of
- * DMASHARE_IOCTL_WRAP.
- */
-int dmashare_memory_wrap(struct dmashare_memory *memory,
-			 const struct dmashare_range *ranges, u32 count)
+static int dmashare_pin_ranges(struct dmashare_memory *memory, struct file **memfds,
+			       const struct dmashare_range *ranges, u32 count)
 {
 	struct dmashare_pin *pins;
 	struct scatterlist *sg;
 	unsigned int i, found = 0;
 	long ret;
 
-	ret = dmashare_ranges_size(ranges, count, &memory->size);
-	if (ret)
-		return ret;
-
-	memory->kind = DMASHARE_MEMFD;
 	pins = kvmalloc_array(memory->size >> PAGE_SHIFT, sizeof(*pins),
 			      GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!pins)
 		return -ENOMEM;
 
 	for (i = 0; i < count; i++) {
-		ret = dmashare_pin_range(&ranges[i], pins + found);
+		ret = dmashare_pin_range(memfds[i], &ranges[i], pins + found);
 		if (ret < 0)
 			goto unpin;
 		found += ret;
@@ -200,14 +210,59 @@ int dmashare_memory_wrap(struct dmashare_memory *memory,
 	return 0;
 
 unpin:
-	while (found--)
-		dmashare_unpin(pins[found].page, pins[found].length);
+	dmashare_unpin_all(pins, found);
 	kvfree(pins);
 	return ret;
 }
 
 /**
- * dmashare_memory_unwrap - let the pages of memfds go
+ * dmashare_memory_wrap - pin ranges of memfds
+ * @memory: to be filled in; all zero
+ * @ranges: ranges that dmashare_ranges_size() found good
+ * @count: number of them
+ *
+ * All of them are checked before the first page is pinned, and so maybe allocated.
+ *
+ * Return: 0, and dmashare_memory_free() is owed; or an error as of
+ * DMASHARE_IOCTL_WRAP.
+ */
+int dmashare_memory_wrap(struct dmashare_memory *memory,
+			 const struct dmashare_range *ranges, u32 count)
+{
+	struct file **memfds;
+	u64 size;
+	u32 i;
+	int ret;
+
+	ret = dmashare_ranges_size(ranges, count, &size);
+	if (ret)
+		return ret;
+	memory->size = size;
+	memory->kind = DMASHARE_MEMFD;
+
+	memfds = kvmalloc_array(count, sizeof(*memfds), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!memfds)
+		return -ENOMEM;
+
+	for (i = 0; i < count; i++) {
+		memfds[i] = dmashare_open_range(&ranges[i]);
+		if (IS_ERR(memfds[i])) {
+			ret = PTR_ERR(memfds[i]);
+			goto put_memfds;
+		}
+	}
+
+	ret = dmashare_pin_ranges(memory, memfds, ranges, count);
+
+put_memfds:
+	while (i--)
+		fput(memfds[i]);
+	kvfree(memfds);
+	return ret;
+}
+
+/**
+ * dmashare_memory_unwrap - unpin the pages of memfds
  * @memory: what dmashare_memory_wrap() made
  */
 void dmashare_memory_unwrap(struct dmashare_memory *memory)

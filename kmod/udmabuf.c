@@ -23,39 +23,40 @@ static_assert(offsetof(struct udmabuf_create_item, memfd) ==
 static_assert(offsetof(struct udmabuf_create_item, offset) ==
 	      offsetof(struct dmashare_range, offset));
 static_assert(offsetof(struct udmabuf_create_item, size) ==
-	      offsetof(struct dmashare_range, size));
+	      offsetof(struct dmashare_range, length));
 
-static long dmashare_udmabuf_create(struct dmashare_quota *quota, u32 flags,
+static const struct dmashare_exporter dmashare_udmabuf_exporter = {
+	.name = "udmabuf",
+	.sync_begins_first = true,
+};
+
+static long dmashare_udmabuf_create(struct dmashare_file_account *file, u32 flags,
 				    const struct dmashare_range *ranges, u32 count)
 {
-	struct dmashare_terms terms = {
-		.quota = quota,
-		.exporter = "udmabuf",
-		.name = "",
-		.fd_flags = O_RDWR,
+	struct dmashare_request request = {
+		.exporter = &dmashare_udmabuf_exporter,
+		.pool = &dmashare_udmabuf_pool,
+		.file = file,
+		.fd_flags = O_RDWR | (flags & UDMABUF_FLAGS_CLOEXEC ? O_CLOEXEC : 0),
+		.ranges = ranges,
+		.count = count,
 	};
-	struct dma_buf *dmabuf;
-	int fd;
+	long ret = dmashare_export_fd(&request, NULL, NULL);
 
-	dmabuf = dmashare_export_memfd(&terms, ranges, count);
-	if (IS_ERR(dmabuf)) {
-		switch (PTR_ERR(dmabuf)) {
-		case -EBADF:
-			return -EBADFD;
-		case -E2BIG:
-			return -EINVAL;
-		default:
-			return PTR_ERR(dmabuf);
-		}
+	switch (ret) {
+	case -EBADF:
+		return -EBADFD;
+	case -EFBIG:
+		return -EINVAL;
+	case -EDQUOT:
+	case -EMLINK:
+		return -ENOMEM;
+	default:
+		return ret;
 	}
-
-	fd = dma_buf_fd(dmabuf, flags & UDMABUF_FLAGS_CLOEXEC ? O_CLOEXEC : 0);
-	if (fd < 0)
-		dma_buf_put(dmabuf);
-	return fd;
 }
 
-static long dmashare_udmabuf_one(struct dmashare_quota *quota, void __user *arg)
+static long dmashare_udmabuf_one(struct dmashare_file_account *file, void __user *arg)
 {
 	struct dmashare_range range = { };
 	struct udmabuf_create create;
@@ -65,11 +66,11 @@ static long dmashare_udmabuf_one(struct dmashare_quota *quota, void __user *arg)
 
 	range.memfd = create.memfd;
 	range.offset = create.offset;
-	range.size = create.size;
-	return dmashare_udmabuf_create(quota, create.flags, &range, 1);
+	range.length = create.size;
+	return dmashare_udmabuf_create(file, create.flags, &range, 1);
 }
 
-static long dmashare_udmabuf_list(struct dmashare_quota *quota, void __user *arg)
+static long dmashare_udmabuf_list(struct dmashare_file_account *file, void __user *arg)
 {
 	struct udmabuf_create_list head;
 	struct dmashare_range *ranges;
@@ -84,7 +85,7 @@ static long dmashare_udmabuf_list(struct dmashare_quota *quota, void __user *arg
 	if (IS_ERR(ranges))
 		return PTR_ERR(ranges);
 
-	ret = dmashare_udmabuf_create(quota, head.flags, ranges, head.count);
+	ret = dmashare_udmabuf_create(file, head.flags, ranges, head.count);
 	kfree(ranges);
 	return ret;
 }
@@ -103,8 +104,8 @@ static long dmashare_udmabuf_ioctl(struct file *file, unsigned int cmd, unsigned
 
 static const struct file_operations dmashare_udmabuf_fops = {
 	.owner = THIS_MODULE,
-	.open = dmashare_quota_file_open,
-	.release = dmashare_quota_file_release,
+	.open = dmashare_node_open,
+	.release = dmashare_node_release,
 	.unlocked_ioctl = dmashare_udmabuf_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };
