@@ -124,6 +124,7 @@ void dmashare_unpin(struct page *page, size_t length);
 
 /* memfd.c: pages of memfds */
 int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, u64 *size);
+int dmashare_ranges_check(const struct dmashare_range *ranges, u32 count);
 int dmashare_memory_wrap(struct dmashare_memory *memory,
 			 const struct dmashare_range *ranges, u32 count);
 void dmashare_memory_unwrap(struct dmashare_memory *memory);
@@ -133,10 +134,13 @@ void dmashare_memory_unwrap(struct dmashare_memory *memory);
  * @name: name of the exporter, in fdinfo
  * @sync_begins_first: DMA_BUF_SYNC_END is EINVAL before the first DMA_BUF_SYNC_START,
  *	as in the kernel's udmabuf
+ * @maps_as_heap: mmap(2) may be MAP_PRIVATE, where the range is one chunk, and
+ *	MADV_DOFORK is refused, as in the kernel's system heap
  */
 struct dmashare_exporter {
 	const char *name;
 	bool sync_begins_first;
+	bool maps_as_heap;
 };
 
 /**

@@ -204,11 +204,12 @@ static int dmashare_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 	int ret;
 
 	/* A private copy would be no sharing. VM_SHARED is not set of a read-only fd. */
-	if (!(vma->vm_flags & VM_MAYSHARE))
+	if (!(vma->vm_flags & VM_MAYSHARE) && !buffer->exporter->maps_as_heap)
 		return -EINVAL;
 
-	/* Never executable; where only the personality asked for it, it is left out. */
-	if (vma->vm_flags & VM_EXEC && !(current->personality & READ_IMPLIES_EXEC))
+	/* Never executable; where the personality added it to PROT_READ, it is left out. */
+	if (vma->vm_flags & VM_EXEC &&
+	    !(vma->vm_flags & VM_READ && current->personality & READ_IMPLIES_EXEC))
 		return -EPERM;
 	vm_flags_clear(vma, VM_EXEC | VM_MAYEXEC);
 
@@ -235,8 +236,9 @@ static int dmashare_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 			break;
 	}
 
-	/* It is memory, no device's registers: madvise(MADV_DOFORK) may be undone. */
-	vm_flags_clear(vma, VM_IO);
+	/* It is memory, no device's registers: MADV_DONTFORK may be undone. */
+	if (!buffer->exporter->maps_as_heap)
+		vm_flags_clear(vma, VM_IO);
 	return 0;
 }
 
@@ -426,8 +428,11 @@ int dmashare_export_fd(const struct dmashare_request *request,
 	int fd, ret;
 
 	fd = get_unused_fd_flags(request->fd_flags & O_CLOEXEC);
-	if (fd < 0)
-		return fd;
+	if (fd < 0) {
+		/* As in the kernel's udmabuf, a bad range is reported first. */
+		ret = request->ranges ? dmashare_ranges_check(request->ranges, request->count) : 0;
+		return ret ?: fd;
+	}
 
 	dmabuf = dmashare_export(request);
 	if (IS_ERR(dmabuf)) {

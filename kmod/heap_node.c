@@ -25,6 +25,7 @@ static struct class *dmashare_heap_class;
 
 static const struct dmashare_exporter dmashare_heap_exporter = {
 	.name = "system",
+	.maps_as_heap = true,
 };
 
 /**

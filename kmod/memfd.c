@@ -49,26 +49,27 @@ static unsigned int dmashare_seals(struct inode *inode)
  * @count: number of them
  * @size: set to their bytes
  *
- * Return: 0; -EINVAL where one is not whole pages, or empty, or there are none;
+ * What else must hold of a range depends on its memfd, and is checked with it.
+ *
+ * Return: 0; -EINVAL where one is not whole pages, or all of them are empty;
  * -EFBIG where one of them, or all, are more than can be counted.
  */
 int dmashare_ranges_size(const struct dmashare_range *ranges, u32 count, u64 *size)
 {
-	u64 end, total = 0;
+	u64 total = 0;
 	u32 i;
 
-	if (!count)
+	for (i = 0; i < count; i++) {
+		if ((ranges[i].length | ranges[i].offset) & ~PAGE_MASK)
+			return -EINVAL;
+		/* 1024 of these do not overflow. */
+		total += min_t(u64, ranges[i].length, BIT_ULL(48));
+	}
+	if (!total)
 		return -EINVAL;
 
 	for (i = 0; i < count; i++) {
-		const struct dmashare_range *range = &ranges[i];
-
-		if (!range->length || (range->length | range->offset) & ~PAGE_MASK ||
-		    check_add_overflow(range->offset, range->length, &end) ||
-		    end > LLONG_MAX)
-			return -EINVAL;
-		if (range->length > UINT_MAX ||
-		    check_add_overflow(total, range->length, &total))
+		if (ranges[i].length > UINT_MAX)
 			return -EFBIG;
 	}
 	if (total > min_t(u64, SIZE_MAX, (u64)INT_MAX << PAGE_SHIFT))
@@ -92,6 +93,7 @@ static int dmashare_check_seals(struct file *memfd)
 static struct file *dmashare_open_range(const struct dmashare_range *range)
 {
 	struct file *memfd = fget(range->memfd);
+	u64 end;
 	int ret;
 
 	if (!memfd)
@@ -101,12 +103,13 @@ static struct file *dmashare_open_range(const struct dmashare_range *range)
 	if (!dmashare_is_memfd(file_inode(memfd)))
 		goto put_memfd;
 
-	/* Sealed against shrinking, it keeps its size. The sum cannot overflow. */
+	/* Sealed against shrinking, it keeps its size. */
 	ret = dmashare_check_seals(memfd);
 	if (ret)
 		goto put_memfd;
 	ret = -EINVAL;
-	if (range->offset + range->length > i_size_read(file_inode(memfd)))
+	if (!range->length || check_add_overflow(range->offset, range->length, &end) ||
+	    end > i_size_read(file_inode(memfd)))
 		goto put_memfd;
 
 	/* The buffer can be written to: an fd for reading gets no way around that. */
@@ -215,6 +218,60 @@ unpin:
 	return ret;
 }
 
+static void dmashare_close_ranges(struct file **memfds, u32 count)
+{
+	while (count--)
+		fput(memfds[count]);
+	kvfree(memfds);
+}
+
+/* Return: the memfd of each range, for dmashare_close_ranges(), or an error. */
+static struct file **dmashare_open_ranges(const struct dmashare_range *ranges, u32 count)
+{
+	struct file **memfds;
+	u32 i;
+
+	memfds = kvmalloc_array(count, sizeof(*memfds), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!memfds)
+		return ERR_PTR(-ENOMEM);
+
+	for (i = 0; i < count; i++) {
+		struct file *memfd = dmashare_open_range(&ranges[i]);
+
+		if (IS_ERR(memfd)) {
+			dmashare_close_ranges(memfds, i);
+			return ERR_CAST(memfd);
+		}
+		memfds[i] = memfd;
+	}
+	return memfds;
+}
+
+/**
+ * dmashare_ranges_check - check ranges without pinning anything
+ * @ranges: some ranges
+ * @count: number of them
+ *
+ * Return: 0, or the error that dmashare_memory_wrap() would give for them.
+ */
+int dmashare_ranges_check(const struct dmashare_range *ranges, u32 count)
+{
+	struct file **memfds;
+	u64 size;
+	int ret;
+
+	ret = dmashare_ranges_size(ranges, count, &size);
+	if (ret)
+		return ret;
+
+	memfds = dmashare_open_ranges(ranges, count);
+	if (IS_ERR(memfds))
+		return PTR_ERR(memfds);
+
+	dmashare_close_ranges(memfds, count);
+	return 0;
+}
+
 /**
  * dmashare_memory_wrap - pin ranges of memfds
  * @memory: to be filled in; all zero
@@ -231,7 +288,6 @@ int dmashare_memory_wrap(struct dmashare_memory *memory,
 {
 	struct file **memfds;
 	u64 size;
-	u32 i;
 	int ret;
 
 	ret = dmashare_ranges_size(ranges, count, &size);
@@ -240,24 +296,12 @@ int dmashare_memory_wrap(struct dmashare_memory *memory,
 	memory->size = size;
 	memory->kind = DMASHARE_MEMFD;
 
-	memfds = kvmalloc_array(count, sizeof(*memfds), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
-	if (!memfds)
-		return -ENOMEM;
-
-	for (i = 0; i < count; i++) {
-		memfds[i] = dmashare_open_range(&ranges[i]);
-		if (IS_ERR(memfds[i])) {
-			ret = PTR_ERR(memfds[i]);
-			goto put_memfds;
-		}
-	}
+	memfds = dmashare_open_ranges(ranges, count);
+	if (IS_ERR(memfds))
+		return PTR_ERR(memfds);
 
 	ret = dmashare_pin_ranges(memory, memfds, ranges, count);
-
-put_memfds:
-	while (i--)
-		fput(memfds[i]);
-	kvfree(memfds);
+	dmashare_close_ranges(memfds, count);
 	return ret;
 }
 
