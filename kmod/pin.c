@@ -5,6 +5,7 @@
  */
 
 #include <linux/fs.h>
+#include <linux/falloc.h>
 #include <linux/hugetlb.h>
 #include <linux/magic.h>
 #include <linux/mm.h>
@@ -81,6 +82,14 @@ static long dmashare_pin_folios(struct file *memfd, u64 start, unsigned long cou
 	return found;
 }
 
+/* Allocate the huge pages around these bytes that are not there yet. */
+static int dmashare_populate(struct file *memfd, u64 start, u64 length)
+{
+	u64 from = round_down(start, (u64)huge_page_size(hstate_file(memfd)));
+
+	return vfs_fallocate(memfd, FALLOC_FL_KEEP_SIZE, from, start - from + length);
+}
+
 /* Under the lock that is taken to add a seal: F_SEAL_WRITE comes before or is EBUSY. */
 static long dmashare_pin_checked(struct file *memfd, u64 start, unsigned long count,
 				 struct dmashare_pin *pins, int (*check)(struct file *memfd))
@@ -88,6 +97,13 @@ static long dmashare_pin_checked(struct file *memfd, u64 start, unsigned long co
 	struct inode *inode = file_inode(memfd);
 	struct folio **folios;
 	long ret;
+
+	/* Huge pages that nobody mapped are not set aside, and so not allocated here. */
+	if (dmashare_is_hugetlb(inode)) {
+		ret = dmashare_populate(memfd, start, (u64)count << PAGE_SHIFT);
+		if (ret)
+			return ret;
+	}
 
 	folios = kvmalloc_array(count, sizeof(*folios), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!folios)
