@@ -29,13 +29,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A limit of the module, set until this is dropped.
-struct Limit {
+pub(crate) struct Limit {
     parameter: String,
     before: String,
 }
 
 impl Limit {
-    fn set(name: &str, mib: u32) -> Result<Limit, String> {
+    pub(crate) fn set(name: &str, mib: u32) -> Result<Limit, String> {
         let parameter = format!("/sys/module/dmashare/parameters/{name}");
         let before = read_to_string(&parameter).map_err(text)?;
         write(&parameter, mib.to_string()).map_err(text)?;
@@ -43,8 +43,13 @@ impl Limit {
     }
 
     /// All of them as high as can be.
-    fn lifted() -> Result<Vec<Limit>, String> {
-        let limits = ["max_buffer_mb", "max_file_mb", "max_total_mb"];
+    pub(crate) fn lifted() -> Result<Vec<Limit>, String> {
+        let limits = [
+            "max_buffer_mb",
+            "max_file_mb",
+            "max_user_mb",
+            "max_total_mb",
+        ];
         let lifted = limits.iter().map(|name| Limit::set(name, u32::MAX));
         lifted.collect()
     }
