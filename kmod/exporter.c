@@ -70,8 +70,8 @@ static size_t dmashare_max_segment(struct device *dev, const struct dmashare_mem
 
 	/*
 	 * 64 KiB is assumed of a driver that never set a limit. For memory that is
-	 * scattered anyway that is safe. But drivers that need one segment (armada,
-	 * omapdrm and tegra without an IOMMU) never set it either.
+	 * scattered anyway that is safe. But drivers that need one entry (armada, and
+	 * omapdrm before 6.2 without a DMM) never set it either.
 	 */
 	if (memory->kind != DMASHARE_CONTIGUOUS ||
 	    (dev->dma_parms && dev->dma_parms->max_segment_size))
