@@ -15,7 +15,7 @@ use crate::progress::note;
 use crate::qemu::{Machine, Memory, Share, memfd};
 use crate::snapshot::Place;
 use crate::vm::Order;
-use crate::{Accel, Error, Origin, Vm, accel, display, identity, initramfs, qemu};
+use crate::{Accel, Error, Origin, Vm, accel, command_line, display, identity, initramfs, qemu};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
 pub(crate) const FIRST_MODULES: [&str; 7] = [
@@ -27,12 +27,6 @@ pub(crate) const FIRST_MODULES: [&str; 7] = [
     "9p",
     "9pnet_virtio",
 ];
-
-/// Only what is wrong goes to the console: a serial line costs time under
-/// emulation. An oops, and a warning too, ends the guest, so that it is found
-/// and not waited for.
-const COMMAND_LINE: &str = "loglevel=5 panic=-1 oops=panic panic_on_warn=1 \
-    mitigations=off rdinit=/init";
 
 /// Once it is up, a debug kernel tells on its console what others keep in their
 /// log: kmemleak's findings are no warnings to it.
@@ -103,6 +97,7 @@ pub struct Builder {
     module_files: Vec<(PathBuf, String)>,
     shares: Vec<(PathBuf, bool)>,
     devices: Vec<String>,
+    append: Vec<String>,
     display: Option<String>,
     cpus: u32,
     memory_mib: u32,
@@ -127,6 +122,7 @@ impl Builder {
             module_files: Vec::new(),
             shares: Vec::new(),
             devices: Vec::new(),
+            append: Vec::new(),
             display: None,
             cpus: 1,
             memory_mib,
@@ -186,6 +182,35 @@ impl Builder {
         self
     }
 
+    /// Appends words to the kernel's command line, after those of earlier calls.
+    ///
+    /// Of a parameter that is there twice most kernels take the last: appended words
+    /// win over the VM's own (`mitigations=off`) and over the parameters of modules
+    /// that are built in. [`boot`](Builder::boot) refuses
+    ///
+    /// - parameters that the VM's verdicts depend on: `console`, `loglevel`, `quiet`,
+    ///   `printk.time`, `console_msg_format`, `panic`, `panic_on_warn`, `oops`, `init`,
+    ///   `rdinit`, `--`, and `sysctl.kernel.` of `printk`, `panic`, `panic_on_oops` and
+    ///   `panic_on_warn`,
+    /// - control characters, and a double quote without its pair,
+    /// - a command line of more than 2047 bytes in all.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: fetches a kernel and boots it.
+    /// use dmashare_vm::Vm;
+    ///
+    /// let parts = Vm::builder().kernel("7.2").packages(["coreutils"]);
+    /// let vm = parts.prepare()?.append("swiotlb=force numa=fake=2").boot()?;
+    /// let line = vm.command("cat").arg("/proc/cmdline").output()?;
+    /// assert!(line.stdout.ends_with(b"swiotlb=force numa=fake=2\n"));
+    /// # Ok::<(), dmashare_vm::Error>(())
+    /// ```
+    #[doc(alias = "cmdline")]
+    pub fn append(mut self, words: impl Into<String>) -> Builder {
+        self.append.push(words.into());
+        self
+    }
+
     /// Show its screens, in the words of QEMU's `-display`, or for `auto` in a window
     /// or over VNC, whichever this host has: see [`Vm::vnc`].
     ///
@@ -199,6 +224,11 @@ impl Builder {
     /// How many processors it has, and MiB of memory.
     pub(crate) fn size(&self) -> (u32, u32) {
         (self.cpus, self.memory_mib)
+    }
+
+    /// The words that are appended to the kernel's command line.
+    pub(crate) fn appended(&self) -> String {
+        self.append.join(" ")
     }
 
     pub(crate) fn kernel(&self) -> &Kernel {
@@ -252,8 +282,9 @@ impl Builder {
     /// of the folders that they share. See [`Vm::origin`].
     ///
     /// # Errors
-    /// A module or folder that is not there, and whatever kept it from
-    /// booting, told apart as in [`Error`].
+    /// A module or folder that is not there, words that
+    /// [`append`](Builder::append) refuses, and whatever kept it from booting, told
+    /// apart as in [`Error`].
     pub fn boot(self) -> Result<Vm, Error> {
         let order = self.order()?;
         if self.cold {
@@ -309,7 +340,8 @@ impl Builder {
                 qemu,
                 accelerator: accel::choose(&self.kernel, self.accel)?.accelerator(),
                 kernel: self.kernel.vmlinux.clone(),
-                command_line: String::new(),
+                // With all but the parameters of modules that are built in.
+                command_line: command_line::whole(arch, "", &self.append)?,
                 disks: vec![self.root.clone(), self.kernel.image.clone()],
                 shares,
                 devices: self.devices.clone(),
@@ -335,8 +367,9 @@ impl Builder {
         let index = self.kernel.index()?;
         let root = FileSystem::of(&self.root)?;
         self.kernel.can_mount(&index, root, &self.root)?;
-        let (modules, command_line) = self.wanted_modules(&index)?;
-        order.machine.command_line = command_line;
+        let (modules, built_in) = self.wanted_modules(&index)?;
+        order.machine.command_line =
+            command_line::whole(order.machine.arch, &built_in, &self.append)?;
         let files = self.module_contents(&index, root, &modules)?;
         let boot = Boot {
             modules: files.iter().map(|file| file.order.clone()).collect(),
@@ -385,8 +418,6 @@ impl Builder {
         }));
         with(&(
             shares,
-            machine.arch.kernel_words(),
-            COMMAND_LINE,
             DEBUG_CONSOLE_LEVEL,
             FIRST_MODULES,
             WARM_UP,
@@ -404,22 +435,21 @@ impl Builder {
     }
 
     /// The kernel's modules that were asked for, by the names that it has them
-    /// by, with their parameters; and the command line with the parameters of
-    /// those that are built in.
+    /// by, with their parameters; and those of built-in ones as words of the command
+    /// line.
     fn wanted_modules(&self, index: &Index) -> Result<(Vec<Named<'_>>, String), Error> {
         let mut modules = Vec::new();
-        let of_arch = self.kernel.debian.arch().kernel_words();
-        let mut command_line = format!("{of_arch} {COMMAND_LINE}");
+        let mut built_in = String::new();
         for (names, parameters) in &self.modules {
             let name = self.kernel.first_module(index, names)?;
             if index.is_built_in(name) {
-                for parameter in words(parameters) {
-                    command_line.push_str(&format!(" {name}.{parameter}"));
+                for parameter in command_line::split(parameters) {
+                    built_in.push_str(&format!(" {name}.{parameter}"));
                 }
             }
             modules.push((name, parameters.as_str()));
         }
-        Ok((modules, command_line))
+        Ok((modules, built_in))
     }
 
     /// Every module to load, in this order.
@@ -540,26 +570,4 @@ type Named<'a> = (&'a str, &'a str);
 struct ModuleFile {
     order: Module,
     bytes: Vec<u8>,
-}
-
-/// The words of a module's parameters: spaces part them, but for those between
-/// double quotes.
-fn words(parameters: &str) -> Vec<&str> {
-    let mut quoted = false;
-    let parts = parameters.split(|c: char| {
-        quoted ^= c == '"';
-        c.is_whitespace() && !quoted
-    });
-    parts.filter(|word| !word.is_empty()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_parted_by_spaces_outside_of_quotes() {
-        assert_eq!(words(" a=1  b=\"x y\" c "), ["a=1", "b=\"x y\"", "c"]);
-        assert!(words("").is_empty());
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::{Accel, Builder};
+use crate::{Accel, Builder, command_line};
 
 /// What one guest is to have beside what a project's settings say: the options
 /// that `run`, `shell` and `test` have in common.
@@ -16,6 +16,7 @@ use crate::{Accel, Builder};
 /// let options = GuestOptions {
 ///     module: vec!["vivid n_devs=2".into(), "cirrus|cirrus-qemu".into()],
 ///     device: vec!["cirrus-vga".into()],
+///     append: vec!["swiotlb=force".into()],
 ///     ..GuestOptions::default()
 /// };
 /// assert!(options.memory.is_none());
@@ -32,6 +33,10 @@ pub struct GuestOptions {
     /// One more device, in the words of QEMU's -device
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
+    /// Words to append to the kernel's command line, after the project's and the VM's own; not
+    /// those that verdicts depend on (console, loglevel, panic, init and their like)
+    #[arg(long, value_name = "WORDS", value_parser = words)]
+    pub append: Vec<String>,
     /// Show its screens, in the words of QEMU's -display; without any, in a window or over
     /// VNC, whichever this host has
     #[arg(long, value_name = "WORDS", num_args = 0..=1, require_equals = true, default_missing_value = crate::display::AUTO)]
@@ -74,6 +79,9 @@ impl GuestOptions {
         for device in &self.device {
             builder = builder.device(device);
         }
+        for words in &self.append {
+            builder = builder.append(words);
+        }
         if let Some(display) = &self.display {
             builder = builder.display(display);
         }
@@ -100,4 +108,9 @@ impl GuestOptions {
         }
         builder
     }
+}
+
+/// Words for the kernel's command line, as the VM's own command line gives them.
+pub(crate) fn words(text: &str) -> Result<String, String> {
+    command_line::check(text).map(|()| text.to_owned())
 }

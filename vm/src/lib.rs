@@ -26,6 +26,7 @@ mod builder;
 pub mod cache;
 pub mod cli;
 mod command;
+mod command_line;
 mod console;
 mod cross;
 pub mod debian;

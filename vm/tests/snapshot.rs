@@ -254,12 +254,50 @@ fn a_snapshot_is_of_all_that_it_was_made_of() {
         guest().share(here).module("vivid", "n_devs=1"),
         guest().share(here).module("vivid", "n_devs=2"),
         guest().share(here).share(here.join("src")),
+        guest().share(here).append("test.word=1"),
+        guest().share(here).append("test.word=2"),
     ];
     let mut seen = HashSet::from([same]);
     for other in others {
         let folder = folder(other);
         assert!(seen.insert(folder.clone()), "{}", folder.display());
     }
+}
+
+#[test]
+fn appended_words_reach_restored_guest() {
+    // Of a parameter that is there twice the kernel takes the last.
+    let words = "test.word=first swiotlb=force mitigations=auto";
+    let builder = guest()
+        .memory_mib(709)
+        .append(words)
+        .append("test.word=\"two words\"");
+    let _own = Own::of(&builder);
+    let expected = format!(" mitigations=off rdinit=/init {words} test.word=\"two words\"");
+    for vm in [kept(&builder), restored(&builder)] {
+        let line = sh(&vm, "cat /proc/cmdline");
+        assert!(line.ends_with(&expected), "{line}");
+        let log = sh(&vm, "busybox dmesg");
+        assert!(log.contains("software IO TLB: "), "{log}");
+    }
+    let error = builder.append("panic-on-warn=0").boot().err();
+    let error = error.expect("a reserved parameter");
+    assert_eq!(error.exit_status(), 2);
+    assert!(error.to_string().contains("\"panic-on-warn=0\""), "{error}");
+}
+
+#[test]
+fn longest_command_line_reaches_guest() {
+    let length = |vm: &Vm| sh(vm, "wc -c < /proc/cmdline").parse::<usize>().unwrap();
+    let builder = guest().memory_mib(710).cold(true);
+    // With the newline that the file ends in.
+    let without = length(&boot(&builder.clone().append("test.word=")));
+    let fill = |letters: usize| format!("test.word={}", "x".repeat(letters));
+    let vm = boot(&builder.clone().append(fill(2048 - without)));
+    assert_eq!(length(&vm), 2048);
+    let error = builder.append(fill(2049 - without)).boot().err();
+    let error = error.expect("one letter too many").to_string();
+    assert!(error.contains("at most 2047; append 1 fewer"), "{error}");
 }
 
 #[test]

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::show_json;
 use crate::debian::Debian;
+use crate::guest_options::words;
 use crate::progress::Progress;
 use crate::project::Project;
-use crate::{Accel, Builder, Error, Origin, accel};
+use crate::{Accel, Builder, Error, GuestOptions, Origin, accel};
 
 /// What is run as the one-line command: what others are measured by, too.
 const COMMAND: [&str; 2] = ["uname", "-r"];
@@ -25,6 +26,9 @@ pub(super) struct Options {
     /// Who runs its instructions, as for `cargo vm run`
     #[arg(long, value_name = "WHICH")]
     accel: Option<Accel>,
+    /// Words to append to the kernel's command line, as for `cargo vm run`
+    #[arg(long, value_name = "WORDS", value_parser = words)]
+    append: Vec<String>,
     /// Of how many runs the median is told
     #[arg(long, short = 'n', default_value = "5", value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..))]
@@ -60,10 +64,12 @@ struct Report {
 
 pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Result<u8, Error> {
     let kernel = options.kernel.as_ref().unwrap_or(&project.settings.kernel);
-    let mut builder = project.guest(debian, kernel, false)?;
-    if let Some(accel) = options.accel {
-        builder = builder.accel(accel);
-    }
+    let guest = GuestOptions {
+        accel: options.accel,
+        append: options.append.clone(),
+        ..GuestOptions::default()
+    };
+    let builder = project.guest_with(debian, kernel, false, &guest)?;
     let report = measure(options, kernel, &builder)?;
     if options.json {
         show_json(&report);
@@ -90,6 +96,9 @@ fn measure(options: &Options, kernel: &str, builder: &Builder) -> Result<Report,
     asked.extend(["--arch".to_owned(), options.processor.arch.to_string()]);
     if let Some(accel) = options.accel {
         asked.extend(["--accel".to_owned(), accel.to_string()]);
+    }
+    for words in &options.append {
+        asked.extend(["--append".to_owned(), words.clone()]);
     }
 
     let (mut words, mut ready, mut cold) = (Vec::new(), Vec::new(), Vec::new());

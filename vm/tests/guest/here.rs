@@ -146,6 +146,40 @@ fn files_are_copied_with_their_permissions() {
     assert!(dmesg.contains("Linux version"), "{dmesg}");
 }
 
+#[test]
+fn appended_words_reach_command_line() {
+    let words = [
+        "run",
+        "--cold",
+        "--append",
+        "test.word=1",
+        "--append",
+        "test.word=2",
+    ];
+    let mut command = cargo_vm(&words);
+    let output = command.args(["--", "cat", "/proc/cmdline"]).output();
+    let line = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(line.ends_with(" test.word=1 test.word=2\n"), "{line}");
+}
+
+#[test]
+fn appended_reserved_word_is_refused() {
+    for verb in ["run", "runner", "shell", "test", "bench"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-vm"));
+        command.args([verb, "--append", "a=1 quiet"]);
+        if verb.starts_with("run") {
+            command.args(["--", "true"]);
+        }
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{verb}: {error}");
+        assert!(
+            error.contains("reserved kernel parameter \"quiet\": "),
+            "{error}"
+        );
+    }
+}
+
 /// What `runner` is given below: only in a guest does it pass.
 #[test]
 #[ignore = "for the guest alone"]
