@@ -46,7 +46,7 @@ pub(crate) fn check(words: &str) -> Result<(), String> {
              found the control character {control:?}"
         ));
     }
-    if words.matches('"').count() % 2 != 0 {
+    if !words.matches('"').count().is_multiple_of(2) {
         return Err(format!(
             "invalid kernel command line {words:?}: expected a closing double quote"
         ));

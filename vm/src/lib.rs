@@ -49,6 +49,7 @@ mod qmp;
 pub mod screen;
 mod snapshot;
 pub mod suite;
+mod test_kernel;
 mod vm;
 
 pub use accel::Accel;

@@ -4,7 +4,12 @@
 //! ```toml
 //! [workspace.metadata.vm]
 //! kernel = "7.2"                 # what `run` and `shell` boot
-//! kernels = ["6.12", "../linux"] # what `test` boots; with a slash, a path
+//! # What `test` boots: names (with a slash, paths), and tables that say more.
+//! kernels = [
+//!     "6.12",
+//!     "../linux",
+//!     { kernel = "7.2", name = "7.2-swiotlb", append = "swiotlb=force", guest-tests = ["guest"] },
+//! ]
 //! suite = "trixie"               # the Debian suite of the guest's root
 //! packages = ["libegl1"]         # and the packages in it
 //! # root = "my-root"             # or a folder or image as the guest's root instead
@@ -27,6 +32,18 @@
 //! guest-tests = ["guest"]
 //! ```
 //!
+//! In a table of `kernels` there can be
+//!
+//! | key | is |
+//! | --- | --- |
+//! | `kernel` | the kernel's name; the one key that must be there |
+//! | `name` | the entry's name in `--kernel` and in the results; default: `kernel` and the words of `append`, with `+` between them |
+//! | `append` | words for the kernel's command line: see [`Builder::append`] |
+//! | `memory` | memory in MiB |
+//! | `cpus` | the number of processors |
+//! | `guest-tests` | the test targets to run, of those that packages mark; default: all |
+//! | `default` | `false`: it runs only where `--kernel` names it |
+//!
 //! The guest's programs find the project's module as `/run/vm/NAME.ko`, where
 //! one wants to load it again: see [`Builder::module_file`].
 
@@ -41,6 +58,11 @@ use serde::Deserialize;
 use crate::debian::{Debian, Kernel, LOCK_FILE, Pins, Root, build_module, is_path};
 use crate::progress::note;
 use crate::{Arch, Builder, Error, GuestOptions};
+
+pub use crate::test_kernel::TestKernel;
+
+/// Where the settings are, for errors.
+const SETTINGS: &str = "Cargo.toml: [workspace.metadata.vm]";
 
 /// The cargo that runs us, or the one in `PATH`. What it runs, it runs on the host,
 /// though a user's cargo has us for its runner.
@@ -62,7 +84,7 @@ pub struct Settings {
     /// The kernel that `run` and `shell` boot.
     pub kernel: String,
     /// The kernels that `test` boots.
-    pub kernels: Vec<String>,
+    pub kernels: Vec<TestKernel>,
     /// The Debian suite of the guest's root.
     pub suite: String,
     /// The Debian packages in it, beside those they depend on.
@@ -117,13 +139,62 @@ impl Default for Settings {
 impl Settings {
     /// Paths in them are seen from the workspace's folder.
     fn resolve(&mut self, folder: &Path) {
-        let kernels = self.kernels.iter_mut().chain([&mut self.kernel]);
-        for kernel in kernels.filter(|name| is_path(name)) {
-            *kernel = folder.join(&*kernel).to_string_lossy().into_owned();
+        let entries = self.kernels.iter_mut();
+        let names = entries.flat_map(|entry| [&mut entry.kernel, &mut entry.name]);
+        for name in names.chain([&mut self.kernel]) {
+            if is_path(name) {
+                *name = folder.join(&*name).to_string_lossy().into_owned();
+            }
         }
         if let Some(root) = &mut self.root {
             *root = folder.join(&*root);
         }
+    }
+
+    /// Checks that no name stands for two things.
+    fn check_names(&self) -> Result<(), String> {
+        for (at, entry) in self.kernels.iter().enumerate() {
+            let TestKernel { name, kernel, .. } = entry;
+            let others = || self.kernels.iter().enumerate().filter(|(i, _)| *i != at);
+            if others().any(|(_, other)| other.name == *name && other != entry) {
+                return Err(format!(
+                    "kernels: two entries have the name {name:?}; set another `name`"
+                ));
+            }
+            let is_kernel = self.builds(name) || others().any(|(_, other)| other.kernel == *name);
+            if name != kernel && is_kernel {
+                return Err(format!(
+                    "kernels: {name:?} is the name of a kernel; set another `name`"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of `kernels` that has this name.
+    pub(crate) fn test_kernel(&self, name: &str) -> Option<&TestKernel> {
+        self.kernels.iter().find(|entry| entry.name == name)
+    }
+
+    /// The kernel of the entry of this name, or else the name itself.
+    pub(crate) fn kernel_of<'a>(&'a self, name: &'a str) -> &'a str {
+        self.test_kernel(name).map_or(name, |entry| &entry.kernel)
+    }
+
+    /// The kernels that `test` boots where nothing else is said, each once.
+    pub(crate) fn default_kernels(&self) -> Vec<String> {
+        let mut kernels = Vec::new();
+        for entry in self.kernels.iter().filter(|entry| entry.default) {
+            if !kernels.contains(&entry.kernel) {
+                kernels.push(entry.kernel.clone());
+            }
+        }
+        kernels
+    }
+
+    /// Whether the kernel called `name` is built from source.
+    fn builds(&self, name: &str) -> bool {
+        name == "debug" || self.builds.contains_key(name)
     }
 }
 
@@ -191,14 +262,16 @@ impl Project {
             .map_err(|error| Error::Project(error.to_string().trim().to_owned()))?;
         let mut settings = match metadata.workspace_metadata.get("vm") {
             None => Settings::default(),
-            Some(value) => Settings::deserialize(value).map_err(|error| {
-                Error::Project(format!("Cargo.toml: [workspace.metadata.vm]: {error}"))
-            })?,
+            Some(value) => Settings::deserialize(value)
+                .map_err(|error| Error::Project(format!("{SETTINGS}: {error}")))?,
         };
         // The guest has folders at their own paths, where links are resolved.
         let resolved = |path: &Path| path.canonicalize().unwrap_or(path.to_owned());
         let folder = resolved(metadata.workspace_root.as_std_path());
         settings.resolve(&folder);
+        settings
+            .check_names()
+            .map_err(|error| Error::Project(format!("{SETTINGS}: {error}")))?;
         Ok(Project {
             settings,
             pins: Pins::read(&folder)?,
@@ -266,16 +339,17 @@ impl Project {
 
     /// Whether the kernel called `name` is built from source.
     pub(crate) fn builds(&self, name: &str) -> bool {
-        name == "debug" || self.settings.builds.contains_key(name)
+        self.settings.builds(name)
     }
 
-    /// The kernel called `name`: one of the settings' builds, or one of
-    /// [`Kernel::prepare`], where `vm.lock` pins it. It pins none of another
-    /// architecture than ours.
+    /// The kernel called `name`: that of an entry of the settings' kernels, one of
+    /// their builds, or one of [`Kernel::prepare`], where `vm.lock` pins it. It pins
+    /// none of another architecture than ours.
     ///
     /// # Errors
     /// What could not be fetched or built.
     pub fn kernel(&self, debian: &Debian, name: &str) -> Result<Kernel, Error> {
+        let name = self.settings.kernel_of(name);
         if debian.arch() != Arch::HOST && self.pins.has_kernel(name) {
             note(&format!(
                 "{LOCK_FILE} pins kernel {name} and the root for x86_64, not for {}",
@@ -310,7 +384,8 @@ impl Project {
 
     /// A guest as the settings describe it, with the workspace and its target
     /// folder to read; with `module`, the project's own module is built for
-    /// this kernel and loaded.
+    /// this kernel and loaded. `kernel` is a kernel's name, or that of an entry of
+    /// the settings' kernels, whose guest it is then.
     ///
     /// # Errors
     /// What could not be fetched or built.
@@ -330,6 +405,7 @@ impl Project {
         options: &GuestOptions,
     ) -> Result<Builder, Error> {
         let settings = &self.settings;
+        let entry = settings.test_kernel(kernel);
         let kernel = self.kernel(debian, kernel)?;
         // Whatever has to be fetched or built is so before anything boots.
         debian.init()?;
@@ -357,6 +433,9 @@ impl Project {
             let given = options.project_module_parameters.as_ref();
             builder = builder.module_file(file, given.unwrap_or(&settings.module_parameters));
         }
+        if let Some(entry) = entry {
+            builder = entry.apply(builder);
+        }
         Ok(options.apply(builder))
     }
 }
@@ -369,14 +448,61 @@ mod tests {
     fn paths_are_seen_from_the_workspace() {
         let mut settings = Settings {
             kernel: "7.2".into(),
-            kernels: vec!["debian:sid".into(), "../linux".into(), "/boot/x".into()],
+            kernels: ["debian:sid", "../linux", "/boot/x"].map(Into::into).into(),
             root: Some("root".into()),
             ..Settings::default()
         };
         settings.resolve(Path::new("/project"));
         assert_eq!(settings.kernel, "7.2");
         let kernels = ["debian:sid", "/project/../linux", "/boot/x"];
-        assert_eq!(settings.kernels, kernels);
+        assert_eq!(settings.kernels, kernels.map(TestKernel::from));
         assert_eq!(settings.root, Some("/project/root".into()));
+    }
+
+    fn entry(name: &str, kernel: &str, default: bool) -> TestKernel {
+        TestKernel {
+            name: name.into(),
+            default,
+            ..kernel.into()
+        }
+    }
+
+    #[test]
+    fn entry_name_selects_its_kernel() {
+        let settings = Settings {
+            kernels: vec![
+                "7.2".into(),
+                entry("strict", "7.2", true),
+                entry("old-strict", "6.1", false),
+            ],
+            ..Settings::default()
+        };
+        assert_eq!(settings.check_names(), Ok(()));
+        let names = ["strict", "old-strict", "7.2", "6.12"];
+        let kernels = names.map(|name| settings.kernel_of(name));
+        assert_eq!(kernels, ["7.2", "6.1", "7.2", "6.12"]);
+        assert_eq!(settings.default_kernels(), ["7.2"]);
+    }
+
+    #[test]
+    fn ambiguous_entry_name_is_refused() {
+        for (name, other, expected) in [
+            ("strict", entry("strict", "6.1", true), "two entries"),
+            ("6.1", "6.1".into(), "two entries"),
+            ("6.1", entry("old", "6.1", true), "name of a kernel"),
+            ("debug", "6.1".into(), "\"debug\" is the name of a kernel"),
+        ] {
+            let settings = Settings {
+                kernels: vec![entry(name, "7.2", true), other],
+                ..Settings::default()
+            };
+            let error = settings.check_names().unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let twice = Settings {
+            kernels: vec!["6.1".into(), "6.1".into()],
+            ..Settings::default()
+        };
+        assert_eq!(twice.check_names(), Ok(()));
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::{Processor, Sources, show, show_json, table};
-use crate::debian::{self, Debian, Kernel, LOCK_FILE, Root, is_path, named, remove_kernel, source};
+use crate::debian::{
+    self, Debian, Kernel, LOCK_FILE, Named, Root, is_path, named, remove_kernel, source,
+};
 use crate::progress::{note, size};
 use crate::project::Project;
 use crate::{Arch, Error};
@@ -100,14 +102,20 @@ fn list(project: &Project, debian: &Debian, json: bool) -> Result<u8, Error> {
     let mut names: Vec<String> = debian::known_names();
     names.extend(builds.iter().map(ToString::to_string));
     names.extend(project.pins.kernel_names().map(str::to_owned));
-    names.extend(settings.kernels.iter().chain([&settings.kernel]).cloned());
+    names.extend(of_settings(project).map(str::to_owned));
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     if debian.arch() != Arch::HOST {
         names.retain(|name| !project.builds(name) && !is_path(name));
     }
     let known = names.iter().map(|name| named(&debian, name, &builds));
-    let known: Vec<_> = known.collect::<Result<_, _>>()?;
+    let mut known: Vec<_> = known.collect::<Result<_, _>>()?;
+    // Entries that have a name of their own stand for a kernel, too.
+    for entry in settings.kernels.iter().filter(|e| e.name != e.kernel) {
+        let of = known.iter().find(|kernel| kernel.name == entry.kernel);
+        let name = entry.name.clone();
+        known.extend(of.cloned().map(|of| Named { name, ..of }));
+    }
     if json {
         show_json(&known);
         return Ok(0);
@@ -132,11 +140,12 @@ fn list(project: &Project, debian: &Debian, json: bool) -> Result<u8, Error> {
 }
 
 fn fetch(project: &Project, debian: &Debian, names: &[String], update: bool) -> Result<u8, Error> {
+    let default = project.settings.default_kernels();
     let names = match names.is_empty() {
-        true => &project.settings.kernels,
+        true => &default,
         false => names,
     };
-    for name in names {
+    for name in names.iter().map(|name| project.settings.kernel_of(name)) {
         let kernel = match update {
             true if project.pins_kernel(debian, name) => {
                 return Err(Error::Project(format!(
@@ -149,6 +158,13 @@ fn fetch(project: &Project, debian: &Debian, names: &[String], update: bool) -> 
         println!("{name}: {}", kernel.identity());
     }
     Ok(0)
+}
+
+/// The kernels that the settings name, for tests and else.
+fn of_settings(project: &Project) -> impl Iterator<Item = &str> {
+    let settings = &project.settings;
+    let tested = settings.kernels.iter().map(|entry| entry.kernel.as_str());
+    tested.chain([settings.kernel_of(&settings.kernel)])
 }
 
 /// The kernel that Debian has under this name now.
@@ -173,11 +189,9 @@ fn updated(project: &Project, debian: &Debian, name: &str) -> Result<Kernel, Err
 
 fn lock(project: &Project, debian: &Debian, names: &[String], update: bool) -> Result<u8, Error> {
     let settings = &project.settings;
-    let mut wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut wanted: Vec<&str> = names.iter().map(|name| settings.kernel_of(name)).collect();
     if wanted.is_empty() {
-        let all = settings.kernels.iter().chain([&settings.kernel]);
-        let all = all.map(String::as_str);
-        wanted = all
+        wanted = of_settings(project)
             .filter(|name| !project.builds(name) && !is_path(name))
             .collect();
         if settings.root.is_none() {
@@ -224,7 +238,7 @@ fn lock(project: &Project, debian: &Debian, names: &[String], update: bool) -> R
 fn remove(project: &Project, debian: &Debian, names: &[String]) -> Result<u8, Error> {
     let debian = debian.clone().pinned(project.pins.clone());
     let builds: Vec<&str> = project.settings.builds.keys().map(String::as_str).collect();
-    for name in names {
+    for name in names.iter().map(|name| project.settings.kernel_of(name)) {
         let freed = remove_kernel(&debian, name, &builds)?;
         println!("{name}: {} freed", size(freed));
     }
@@ -232,6 +246,7 @@ fn remove(project: &Project, debian: &Debian, names: &[String]) -> Result<u8, Er
 }
 
 fn build(project: &Project, debian: &Debian, name: &str) -> Result<PathBuf, Error> {
+    let name = project.settings.kernel_of(name);
     if project.builds(name) {
         return Ok(project.kernel(debian, name)?.vmlinux);
     }

@@ -117,8 +117,8 @@ struct Processor {
 /// The one guest to boot.
 #[derive(Args, Clone)]
 struct OneGuest {
-    /// The kernel: a version (6.12), debian:SUITE, debug, a name of the project's builds, or a
-    /// path with a slash (../linux, ./arch/x86/boot/bzImage); default: the project's
+    /// The kernel: a version (6.12), debian:SUITE, debug, a name of the project's builds or
+    /// kernels, or a path with a slash (../linux, ./arch/x86/boot/bzImage); default: the project's
     #[arg(long, short, value_name = "NAME")]
     kernel: Option<String>,
     #[command(flatten)]
@@ -153,7 +153,8 @@ impl OneGuest {
 
 #[derive(Args)]
 struct TestOptions {
-    /// The kernels to boot, with commas between them; default: the project's
+    /// The kernels to boot, or names of the project's kernels, with commas between them; default:
+    /// all of the project's but those with `default = false`
     #[arg(long, short, value_delimiter = ',', value_name = "NAMES")]
     kernel: Vec<String>,
     #[command(flatten)]

@@ -49,9 +49,12 @@ pub(super) fn run(project: &Project, debian: &Debian, verb: &Verb) -> Result<u8,
             println!("{}", build_module(debian, &kernel, &folder)?.display());
             Ok(0)
         }
-        Verb::Check { kernel } if kernel.is_empty() => {
-            check(project, debian, &folder, &project.settings.kernels)
-        }
+        Verb::Check { kernel } if kernel.is_empty() => check(
+            project,
+            debian,
+            &folder,
+            &project.settings.default_kernels(),
+        ),
         Verb::Check { kernel } => check(project, debian, &folder, kernel),
     }
 }

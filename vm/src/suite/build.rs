@@ -14,6 +14,7 @@ use crate::project::{Project, told_of};
 pub(crate) struct TestProgram {
     /// The name of its target, with its package's where they differ.
     pub(crate) name: String,
+    pub(crate) target: String,
     pub(crate) path: Utf8PathBuf,
     /// Its package's folder, where cargo would run it.
     pub(crate) folder: Utf8PathBuf,
@@ -54,6 +55,7 @@ pub(crate) fn test_programs(
                 folder: package.folder.clone(),
                 env: package.env.clone(),
                 guest: package.guest_tests.contains(&target),
+                target,
             });
         }
     }

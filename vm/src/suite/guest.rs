@@ -60,6 +60,8 @@ impl Guests<'_> {
         let kernel = self.builder.kernel();
         self.report.kernel(results::Kernel {
             name: self.place.name.clone(),
+            kernel: kernel.name.clone(),
+            append: self.builder.appended(),
             arch: kernel.debian.arch().to_string(),
             release: kernel.release.clone(),
             package_version: kernel.package_version.clone(),

@@ -40,6 +40,9 @@ fn suite(tests: &[Test], kernel: Option<&Kernel>) -> TestSuite {
     if let Some(kernel) = kernel {
         suite.add_property(("kernel", kernel.release.as_str()));
         suite.add_property(("arch", kernel.arch.as_str()));
+        if !kernel.append.is_empty() {
+            suite.add_property(("append", kernel.append.as_str()));
+        }
         suite.add_property(("package-version", kernel.package_version.as_str()));
         suite.add_property(("suite", kernel.suite.as_str()));
         if let [first, ..] = kernel.boots.as_slice() {
@@ -109,6 +112,7 @@ mod tests {
             kernels: vec![Kernel {
                 name: "6.12".into(),
                 arch: "x86_64".into(),
+                append: "swiotlb=force".into(),
                 release: "6.12.107+deb13-amd64".into(),
                 boots: [(CameUp::Booted, 9.01), (CameUp::Restored, 0.42)]
                     .map(|(origin, seconds)| Boot {
@@ -131,6 +135,7 @@ mod tests {
             "t&lt;1&gt;",
             "6.12.107+deb13-amd64",
             "name=\"arch\" value=\"x86_64\"",
+            "name=\"append\" value=\"swiotlb=force\"",
             "name=\"accelerator\" value=\"tcg\"",
             "value=\"booted in 9.0 s, restored in 0.4 s\"",
             "red &amp; dead",

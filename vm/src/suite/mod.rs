@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::debian::Debian;
-use crate::project::Project;
+use crate::project::{Project, TestKernel};
 use crate::{Arch, Builder, Error, GuestOptions, cli, cross};
 
 use build::TestProgram;
@@ -44,7 +44,8 @@ pub(crate) const DEADLINE: &str = "30m";
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The kernels to boot; none: those of the project's settings.
+    /// The kernels to boot, or names of entries of the project's kernels; none: the
+    /// settings' default ones.
     pub kernels: Vec<String>,
     /// Leave out the tests of the host.
     pub guest_only: bool,
@@ -96,10 +97,14 @@ impl Default for Options {
 /// What kept the tests from being built or a guest from being made, and results
 /// that could not be written.
 pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Result<u8, Error> {
-    let kernels = once_each(match options.kernels.is_empty() {
-        true => &project.settings.kernels,
-        false => &options.kernels,
-    });
+    let settings = &project.settings;
+    let kernels = match options.kernels.is_empty() {
+        true => {
+            let entries = settings.kernels.iter().filter(|entry| entry.default);
+            once_each(entries.map(|entry| &entry.name))
+        }
+        false => once_each(&options.kernels),
+    };
     // What cannot be had is known before anything runs, and what is fetched does
     // not count against a test's deadline.
     let arch = debian.map_or(Arch::HOST, Debian::arch);
@@ -112,19 +117,23 @@ pub fn run(project: &Project, debian: Option<&Debian>, options: &Options) -> Res
             let builder = project.guest_with(debian, kernel, true, &options.guest)?;
             guests.push(OneKernel {
                 name: kernel,
+                entry: settings.test_kernel(kernel),
                 builder,
                 folder: folder.join(logs),
+                programs: Vec::new(),
             });
         }
     }
     let programs = build::test_programs(project, &cross)?;
+    for kernel in &mut guests {
+        kernel.programs = selected(kernel.entry, &programs)?;
+    }
     let report = Report::new();
     // What is built for another architecture does not run here.
     if !options.guest_only && arch == Arch::HOST {
         on_the_host(project, options, &programs, &report);
     }
-    let programs: Vec<&TestProgram> = programs.iter().filter(|p| p.guest).collect();
-    in_guests(&guests, options, &programs, &report);
+    in_guests(&guests, options, &report);
     let kernels: Vec<&str> = guests.iter().map(|kernel| kernel.name).collect();
     let results = report.finish(&kernels);
     if kernels.len() > 1 || (options.table && !kernels.is_empty()) {
@@ -159,18 +168,40 @@ fn on_the_host(project: &Project, options: &Options, programs: &[TestProgram], r
 
 struct OneKernel<'a> {
     name: &'a str,
+    /// What the settings say of it.
+    entry: Option<&'a TestKernel>,
     builder: Builder,
     /// Where the logs go.
     folder: PathBuf,
+    /// What runs there.
+    programs: Vec<&'a TestProgram>,
+}
+
+/// The programs to run in the guest of this entry; without one, all that are marked.
+fn selected<'p>(
+    entry: Option<&TestKernel>,
+    programs: &'p [TestProgram],
+) -> Result<Vec<&'p TestProgram>, Error> {
+    let marked = programs.iter().filter(|program| program.guest);
+    let Some((entry, wanted)) = entry.and_then(|e| Some((e, e.guest_tests.as_ref()?))) else {
+        return Ok(marked.collect());
+    };
+    if let Some(stray) = wanted
+        .iter()
+        .find(|name| !marked.clone().any(|program| program.target == **name))
+    {
+        return Err(Error::Project(format!(
+            "kernel {}: `guest-tests` names {stray}: expected a test target that a package's \
+             [package.metadata.vm] marks for the guest",
+            entry.name
+        )));
+    }
+    let wanted = marked.filter(|program| wanted.contains(&program.target));
+    Ok(wanted.collect())
 }
 
 /// Several kernels at a time.
-fn in_guests(
-    kernels: &[OneKernel<'_>],
-    options: &Options,
-    programs: &[&TestProgram],
-    report: &Report,
-) {
+fn in_guests(kernels: &[OneKernel<'_>], options: &Options, report: &Report) {
     let builders = kernels.iter().map(|kernel| &kernel.builder);
     let jobs = options.jobs.unwrap_or_else(|| jobs::fitting(builders));
     jobs::side_by_side(jobs, kernels, |kernel| {
@@ -183,14 +214,14 @@ fn in_guests(
             running: None,
             boots: Vec::new(),
         };
-        guests.run(programs);
+        guests.run(&kernel.programs);
     });
 }
 
 /// As they came, but no kernel twice.
-fn once_each(kernels: &[String]) -> Vec<&str> {
+fn once_each<'a>(kernels: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
     let mut seen = HashSet::new();
-    let kernels = kernels.iter().map(String::as_str);
+    let kernels = kernels.into_iter().map(String::as_str);
     kernels.filter(|kernel| seen.insert(*kernel)).collect()
 }
 
@@ -235,6 +266,39 @@ mod tests {
     fn a_kernel_asked_for_twice_runs_once() {
         let kernels = ["7.2", "6.12", "7.2"].map(str::to_owned);
         assert_eq!(once_each(&kernels), ["7.2", "6.12"]);
+    }
+
+    #[test]
+    fn entry_selects_its_guest_tests() {
+        let program = |target: &str, guest| TestProgram {
+            name: format!("package/{target}"),
+            target: target.into(),
+            path: "/program".into(),
+            folder: "/".into(),
+            env: Vec::new(),
+            guest,
+        };
+        let programs = ["guest", "module", "host"].map(|name| program(name, name != "host"));
+        let of = |tests: Option<&str>| {
+            let entry = TestKernel {
+                guest_tests: tests.map(|name| vec![name.into()]),
+                ..TestKernel::from("7.2")
+            };
+            let programs = selected(Some(&entry), &programs);
+            let programs = programs.map_err(|error| error.to_string())?;
+            Ok(programs.iter().map(|p| p.target.clone()).collect())
+        };
+        let named = |names: &[&str]| Ok(names.iter().map(ToString::to_string).collect());
+        assert_eq!(
+            of(None),
+            named(&["guest", "module"]) as Result<Vec<_>, String>
+        );
+        assert_eq!(of(Some("module")), named(&["module"]));
+        for stray in ["modul", "host"] {
+            let error = of(Some(stray)).unwrap_err();
+            assert!(error.contains(&format!("7.2: `guest-tests` names {stray}: ")));
+        }
+        assert_eq!(selected(None, &programs).unwrap().len(), 2);
     }
 
     #[test]

@@ -136,6 +136,10 @@ impl Test {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Kernel {
     pub(crate) name: String,
+    /// The name of the kernel itself, where that is an entry's.
+    pub(crate) kernel: String,
+    /// Words appended to its command line.
+    pub(crate) append: String,
     /// As `uname -m` has it.
     pub(crate) arch: String,
     pub(crate) release: String,

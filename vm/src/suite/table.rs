@@ -33,9 +33,12 @@ pub(crate) fn table(results: &Results, kernels: &[&str], every: bool) -> String 
         *total.entry(test.verdict).or_default() += 1;
     }
     for ((program, test), verdicts) in rows {
+        // A guest that runs other programs says nothing of this one.
+        let ran = totals[program].iter().map(|total| !total.is_empty());
         let passed = verdicts
             .iter()
-            .all(|verdict| *verdict == Some(Verdict::Passed));
+            .zip(ran)
+            .all(|(verdict, ran)| *verdict == Some(Verdict::Passed) || !ran);
         if every || !passed {
             let name = format!("{program} {test}");
             let words = verdicts
@@ -96,5 +99,16 @@ mod tests {
         );
         assert!(!short.contains("same") && !short.contains("elsewhere"));
         assert!(table(&results(), &["1", "2"], true).contains("p same"));
+    }
+
+    #[test]
+    fn unselected_program_is_no_difference() {
+        let mut results = results();
+        let short = |results: &Results| table(results, &["1", "2", "3"], false);
+        assert!(!short(&results).contains("same"));
+        // One of its tests, but not the other.
+        let other = Test::new("3", "p", "differs", Verdict::Passed);
+        results.tests.push(other);
+        assert!(short(&results).contains("same"));
     }
 }
