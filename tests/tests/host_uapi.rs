@@ -124,39 +124,25 @@ fn a_difference_would_be_seen() {
 #[test]
 fn what_is_not_understood_is_refused() {
     let header = header();
-    let same = header.replace("BELOW_4G 0x2", "BELOW_4G (1 << 1)");
+    let same = header.replace("BELOW_4G 0x8", "BELOW_4G (1 << 3)");
     let same = to_rust(&same).unwrap();
-    assert!(same.contains("BELOW_4G: u32 = 1 << 1;"), "{same}");
+    assert!(same.contains("BELOW_4G: u32 = 1 << 3;"), "{same}");
     let structure = "struct dmashare_range {\n";
+    let size = "};\n#define DMASHARE_ALLOC_SIZE_V0 32\n";
     for (from, to, problem) in [
         ("\t__s32 memfd;", "\tint memfd;", "not a type"),
         ("\t__s32 memfd;", "\t__u8 *memfd;", "not one name"),
         ("\t__s32 memfd;", "\t__s32 memfd : 3;", "not one name"),
+        ("\t__s32 memfd;", "\t__s32 memfd[1];", "not one name"),
         (
             "\t__s32 memfd;\n\t__u32 reserved;",
             "\t__s32 memfd;\n\t__u64 reserved;",
             "a hole",
         ),
-        (
-            "name[DMASHARE_NAME_LEN]",
-            "name[DMASHARE_OTHER]",
-            "a constant from above",
-        ),
-        (
-            "name[DMASHARE_NAME_LEN]",
-            "name[DMASHARE_NAME_LEN + 1]",
-            "a constant from above",
-        ),
-        (
-            "name[DMASHARE_NAME_LEN]",
-            "name[4][8]",
-            "a constant from above",
-        ),
-        ("reserved[2]", "reserved[0]", "an array"),
         ("\t__u64 offset;\n", "", "not what the comment"),
         (
-            " * @offset: where",
-            " * @place: where",
+            " * @offset: first",
+            " * @place: first",
             "not what the comment",
         ),
         (
@@ -165,8 +151,8 @@ fn what_is_not_understood_is_refused() {
             "not struct",
         ),
         (structure, "union dmashare_range {\n", "not in the subset"),
-        ("BELOW_4G 0x2", "BELOW_4G (1 << 32)", "neither a number"),
-        ("BELOW_4G 0x2", "BELOW_4G (1 | 2)", "neither a number"),
+        ("BELOW_4G 0x8", "BELOW_4G (1 << 32)", "neither a number"),
+        ("BELOW_4G 0x8", "BELOW_4G (1 | 2)", "neither a number"),
         ("MAX_RANGES 1024", "MAX_RANGES 010", "neither a number"),
         (
             "MAX_RANGES 1024",
@@ -178,14 +164,37 @@ fn what_is_not_understood_is_refused() {
             "MAX_RANGES \\\n\t1024",
             "goes on in the next",
         ),
-        ("_IOWR('D', 0x01", "_IO('D', 0x01", "not _IOR"),
-        ("_IOWR('D', 0x01", "_IOWR('D', 0x101", "8 bits"),
         (
-            "0x02, struct dmashare_wrap",
-            "0x02, struct dmashare_other",
-            "from above",
+            "#define DMASHARE_MEMORY_CONTIGUOUS",
+            "\n#define DMASHARE_MEMORY_CONTIGUOUS",
+            "no plain comment",
         ),
-        ("0x02, struct dmashare_wrap", "0x02, int", "from above"),
+        ("ALLOC_SIZE_V0 32", "ALLOC_SIZE_V0 33", "expected 1 to 32"),
+        ("ALLOC_SIZE_V0 32", "ALLOC_SIZE_V0 0", "expected 1 to 32"),
+        ("ALLOC_SIZE_V0 32", "WRAP_SIZE_V0 32", "ALLOC_SIZE_V0 here"),
+        ("ALLOC_SIZE_V0 32", "ALLOC_LENGTH 32", "no plain comment"),
+        (size, &size.replace(";\n", ";\n\n"), "no plain comment"),
+        (
+            "_IO(DMASHARE_IOCTL_TYPE, 0x01)",
+            "_IOR(DMASHARE_IOCTL_TYPE, 0x01, int)",
+            "expected _IO(",
+        ),
+        (
+            "_IO(DMASHARE_IOCTL_TYPE, 0x01)",
+            "_IO(DMASHARE_IOCTL_TYPE, 0x101)",
+            "8 bits second",
+        ),
+        (
+            "_IO(DMASHARE_IOCTL_TYPE, 0x01)",
+            "_IO(0xDA, 0x01)",
+            "from above first",
+        ),
+        (
+            "_IO(DMASHARE_IOCTL_TYPE, 0x01)",
+            "_IO(DMASHARE_OTHER, 0x01)",
+            "from above first",
+        ),
+        ("IOCTL_TYPE 0xDA", "IOCTL_TYPE 0x1DA", "8 bits from above"),
         (
             "#include <linux/types.h>",
             "#include <stdint.h>",
@@ -193,8 +202,8 @@ fn what_is_not_understood_is_refused() {
         ),
         ("#include <linux/types.h>", "#if 1", "not in the subset"),
         (
-            "#define DMASHARE_API_VERSION",
-            "#define API_VERSION",
+            "#define DMASHARE_MAX_RANGES",
+            "#define MAX_RANGES",
             "DMASHARE_",
         ),
         (

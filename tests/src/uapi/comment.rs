@@ -65,12 +65,17 @@ pub(super) fn marked(text: &str) -> String {
         let name = found.map(|(_, behind)| identifier(behind)).unwrap_or("");
         match found {
             Some((mark, behind)) if !name.is_empty() => {
-                let code = match mark {
+                rest = &behind[name.len()..];
+                let mut code = match mark {
                     "@" | "DMASHARE_" => name.to_owned(),
                     _ => camel(name),
                 };
+                // DMASHARE_ALLOC_* is all that begin so.
+                if let Some(behind) = rest.strip_prefix('*').filter(|_| code.ends_with('_')) {
+                    code.push('*');
+                    rest = behind;
+                }
                 let _ = write!(marked, "`{code}`");
-                rest = &behind[name.len()..];
             }
             _ => {
                 marked.push(first);
@@ -129,6 +134,7 @@ mod tests {
                 "me@home, X_DMASHARE_Y & @ all",
             ),
             ("a_DMASHARE", "a_DMASHARE"),
+            ("in: DMASHARE_ALLOC_*, *", "in: `ALLOC_*`, *"),
         ] {
             assert_eq!(marked(c), rust);
         }

@@ -26,49 +26,49 @@ pub(super) struct Header {
 pub(super) enum Item {
     /// A comment by itself.
     Remark(Vec<String>),
-    /// `#define DMASHARE_NAME value`
-    Constant {
-        name: String,
-        /// As written; Rust writes it so, too.
-        value: String,
+    /// `#define DMASHARE_NAME value`, one or more lines behind one comment.
+    Constants {
         docs: Vec<String>,
+        constants: Vec<Constant>,
     },
     /// `struct dmashare_name { … };`
     Struct {
         name: String,
         doc: KernelDoc,
         fields: Vec<Field>,
+        /// `#define DMASHARE_NAME_SIZE_V0 bytes`, right behind it.
+        first_size: Option<Constant>,
     },
-    /// `#define DMASHARE_IOCTL_NAME _IOWR('D', number, struct dmashare_…)`
+    /// `#define DMASHARE_IOCTL_NAME _IO(DMASHARE_…, number)`
     Ioctl {
         name: String,
         doc: KernelDoc,
-        direction: Direction,
-        letter: char,
+        /// The constant that is its type.
+        kind: String,
         number: String,
-        argument: String,
     },
+}
+
+#[derive(Debug)]
+pub(super) struct Constant {
+    pub(super) name: String,
+    /// As written; Rust writes it so, too.
+    pub(super) value: String,
 }
 
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// Rust's type of it, or of its elements.
+    /// The type in Rust.
     pub(super) kind: &'static str,
-    /// Of an array, as written: digits, or a constant without its prefix.
-    pub(super) count: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Read,
-    Write,
-    ReadWrite,
 }
 
 /// The prefixes of all that such a header declares.
 const UPPER: &str = "DMASHARE_";
 const LOWER: &str = "dmashare_";
+
+/// The end of the constant that has the bytes of a structure's first version.
+const SIZE_V0: &str = "_SIZE_V0";
 
 const TYPES: [(&str, &str, u64); 8] = [
     ("__u64", "u64", 8),
@@ -228,15 +228,13 @@ impl<'t> Reader<'t> {
         let Some(short) = name.strip_prefix(UPPER) else {
             return self.refuse(format!("a name that does not begin with {UPPER}"));
         };
-        let item = match value.strip_prefix("_IO") {
-            Some(ioctl) => self.ioctl(name, short, ioctl)?,
-            None => self.constant(short, value)?,
-        };
-        self.header.items.push(item);
-        Ok(())
+        match value.strip_prefix("_IO") {
+            Some(ioctl) => self.ioctl(name, short, ioctl),
+            None => self.constant(short, value),
+        }
     }
 
-    fn constant(&mut self, name: &str, value: &str) -> Read<Item> {
+    fn constant(&mut self, name: &str, value: &str) -> Read<()> {
         let bit = value
             .strip_prefix("(1 << ")
             .and_then(|value| value.strip_suffix(')'));
@@ -247,54 +245,73 @@ impl<'t> Reader<'t> {
             }
             _ => return self.refuse("neither a number of 32 bits nor (1 << one of them)"),
         };
-        Ok(Item::Constant {
+        let constant = Constant {
             name: name.to_owned(),
             value,
-            docs: match self.comment.take() {
-                Some(comment) if !comment.kernel_doc => comment.lines,
-                _ => return self.refuse("no plain comment right before it"),
-            },
-        })
+        };
+        if let Some(comment) = self.comment.take() {
+            if comment.kernel_doc {
+                return self.refuse("no plain comment right before it");
+            }
+            self.header.items.push(Item::Constants {
+                docs: comment.lines,
+                constants: vec![constant],
+            });
+            return Ok(());
+        }
+        // Without a comment it belongs to the line before, which ended an item.
+        let is_size = name.ends_with(SIZE_V0);
+        let behind_empty_line = self.at == 0 || self.lines[self.at - 1].is_empty();
+        let last = self.header.items.last_mut();
+        match last.filter(|_| !behind_empty_line) {
+            Some(Item::Constants { constants, .. }) if !is_size => constants.push(constant),
+            Some(Item::Struct {
+                name: structure,
+                fields,
+                first_size,
+                ..
+            }) if is_size => {
+                let wanted = format!("{}{SIZE_V0}", structure.to_uppercase());
+                let now: u64 = fields.iter().map(Field::size).sum();
+                let first = number(&constant.value);
+                if first_size.is_some() || constant.name != wanted {
+                    return self.refuse(format!("expected one {UPPER}{wanted} here"));
+                }
+                if first.is_none_or(|first| first == 0 || first > now) {
+                    return self.refuse(format!("expected 1 to {now}, the bytes of the structure"));
+                }
+                *first_size = Some(constant);
+            }
+            _ => return self.refuse("no plain comment right before it"),
+        }
+        Ok(())
     }
 
-    fn ioctl(&mut self, name: &str, short: &str, ioctl: &str) -> Read<Item> {
-        let (direction, rest) = match ioctl.split_once('(') {
-            Some(("R", rest)) => (Direction::Read, rest),
-            Some(("W", rest)) => (Direction::Write, rest),
-            Some(("WR", rest)) => (Direction::ReadWrite, rest),
-            _ => return self.refuse("not _IOR, _IOW or _IOWR"),
+    fn ioctl(&mut self, name: &str, short: &str, ioctl: &str) -> Read<()> {
+        let parts = ioctl
+            .strip_prefix('(')
+            .and_then(|rest| rest.strip_suffix(')')?.split_once(", "));
+        let Some((kind, at)) = parts else {
+            return self.refuse("expected _IO(DMASHARE_…, number)");
         };
-        let parts: Vec<&str> = rest.trim_end_matches(')').split(", ").collect();
-        let [letter, at, argument] = parts[..] else {
-            return self.refuse("not a letter, a number and a type");
+        let byte = |value: u64| value <= 255;
+        let Some(kind) = kind
+            .strip_prefix(UPPER)
+            .filter(|kind| self.value(kind).is_some_and(byte))
+        else {
+            return self.refuse("expected a constant of 8 bits from above first");
         };
-        let letter = match letter.as_bytes() {
-            [b'\'', letter, b'\''] if letter.is_ascii_alphanumeric() => char::from(*letter),
-            _ => return self.refuse("not a letter first"),
-        };
-        if number(at).is_none_or(|at| at > 255) {
-            return self.refuse("not a number of 8 bits second");
+        if !number(at).is_some_and(byte) {
+            return self.refuse("expected a number of 8 bits second");
         }
-        let argument = argument.strip_prefix("struct ").unwrap_or("");
-        if !self.structures().any(|(known, _)| known == argument) {
-            return self.refuse("not a structure from above third");
-        }
-        Ok(Item::Ioctl {
+        let item = Item::Ioctl {
             doc: self.kernel_doc(name)?,
             name: short.to_owned(),
-            direction,
-            letter,
+            kind: kind.to_owned(),
             number: at.to_owned(),
-            argument: argument[LOWER.len()..].to_owned(),
-        })
-    }
-
-    /// The structures so far, by their names in C.
-    fn structures(&self) -> impl Iterator<Item = (String, &[Field])> {
-        self.header.items.iter().filter_map(|item| match item {
-            Item::Struct { name, fields, .. } => Some((format!("{LOWER}{name}"), &fields[..])),
-            _ => None,
-        })
+        };
+        self.header.items.push(item);
+        Ok(())
     }
 
     /// The kernel-doc comment right before, which has to be of this.
@@ -344,6 +361,7 @@ impl<'t> Reader<'t> {
             name: short.to_owned(),
             doc,
             fields,
+            first_size: None,
         });
         Ok(())
     }
@@ -358,40 +376,36 @@ impl<'t> Reader<'t> {
         let Some((_, kind, size)) = TYPES.into_iter().find(|(known, ..)| *known == c) else {
             return self.refuse("not a type of linux/types.h whose width is fixed");
         };
-        let name = identifier(declared);
-        let count = match &declared[name.len()..] {
-            "" => None,
-            rest => rest
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']')),
-        };
-        let elements = match count {
-            None if name.len() == declared.len() => Some(1),
-            None => None,
-            Some(count) => number(count).or_else(|| self.constants(count)),
-        };
-        let Some(elements) = elements.filter(|count| *count > 0 && !name.is_empty()) else {
-            return self.refuse("not one name, or an array of a number or a constant from above");
-        };
+        if declared.is_empty() || declared != identifier(declared) {
+            return self.refuse("not one name");
+        }
         if !end.is_multiple_of(size) {
             return self.refuse("a hole before this field; name it reserved");
         }
-        *end += size * elements;
+        *end += size;
         *widest = size.max(*widest);
         Ok(Field {
-            name: name.to_owned(),
+            name: declared.to_owned(),
             kind,
-            count: count.map(|count| count.strip_prefix(UPPER).unwrap_or(count).to_owned()),
         })
     }
 
     /// The value of a constant from above, where it is a plain number.
-    fn constants(&self, wanted: &str) -> Option<u64> {
-        let wanted = wanted.strip_prefix(UPPER)?;
-        self.header.items.iter().find_map(|item| match item {
-            Item::Constant { name, value, .. } if name == wanted => number(value),
+    fn value(&self, wanted: &str) -> Option<u64> {
+        let constants = self.header.items.iter().filter_map(|item| match item {
+            Item::Constants { constants, .. } => Some(constants),
             _ => None,
-        })
+        });
+        let mut constants = constants.flatten();
+        number(&constants.find(|constant| constant.name == wanted)?.value)
+    }
+}
+
+impl Field {
+    /// Its bytes.
+    fn size(&self) -> u64 {
+        let known = TYPES.into_iter().find(|(_, kind, _)| *kind == self.kind);
+        known.map_or(0, |(.., size)| size)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::comment::{KernelDoc, camel, marked, wrapped};
-use super::read::{Direction, Field, Header, Item};
+use super::read::{Constant, Field, Header, Item};
 
 const WIDTH: usize = 76;
 
@@ -28,7 +28,7 @@ pub(super) fn rust(header: &Header) -> String {
     lines(
         &mut rust,
         "//!",
-        header.about.iter().map(|line| marked(line)),
+        header.about.iter().map(|line| listed(&marked(line))),
     );
     rust.push_str(HEAD);
     for item in &header.items {
@@ -46,6 +46,18 @@ fn lines(rust: &mut String, prefix: &str, lines: impl IntoIterator<Item = String
     }
 }
 
+/// A line of a table, whose columns are set apart by tabs, as an item of a list:
+/// rustdoc would take it for a program.
+fn listed(line: &str) -> String {
+    match line.strip_prefix('\t') {
+        None => line.to_owned(),
+        Some(row) => {
+            let columns = row.split('\t').filter(|column| !column.is_empty());
+            format!("* {}", columns.collect::<Vec<_>>().join(": "))
+        }
+    }
+}
+
 /// Of a constant or a remark.
 fn plain(rust: &mut String, prefix: &str, comment: &[String]) {
     lines(rust, prefix, comment.iter().map(|line| marked(line)));
@@ -60,41 +72,53 @@ fn documented(rust: &mut String, doc: &KernelDoc) {
 fn write_item(rust: &mut String, item: &Item) {
     match item {
         Item::Remark(remark) => plain(rust, "//", remark),
-        Item::Constant { name, value, docs } => {
-            plain(rust, "///", docs);
-            let _ = writeln!(rust, "pub(crate) const {name}: u32 = {value};");
+        Item::Constants { docs, constants } => {
+            // Of several it describes no one alone.
+            plain(rust, if constants.len() == 1 { "///" } else { "//" }, docs);
+            for constant in constants {
+                write_constant(rust, constant);
+            }
         }
-        Item::Struct { name, doc, fields } => {
+        Item::Struct {
+            name,
+            doc,
+            fields,
+            first_size,
+        } => {
             documented(rust, doc);
             rust.push_str("#[repr(C)]\n#[derive(Clone, Copy, Debug, Default)]\n");
             let _ = writeln!(rust, "pub(crate) struct {} {{", camel(name));
             for (field, (_, said)) in fields.iter().zip(&doc.members) {
                 lines(rust, "    ///", wrapped(&sentence(said), WIDTH - 4));
-                let _ = writeln!(rust, "    pub(crate) {}: {},", field.name, kind(field));
+                let _ = writeln!(rust, "    pub(crate) {}: {},", field.name, field.kind);
             }
             rust.push_str("}\n");
+            if let Some(constant) = first_size {
+                let _ = writeln!(
+                    rust,
+                    "\n/// Bytes of the first version of `{}`.",
+                    camel(name)
+                );
+                write_constant(rust, constant);
+            }
         }
         Item::Ioctl {
             name,
             doc,
-            direction,
-            letter,
+            kind,
             number,
-            argument,
         } => {
             documented(rust, doc);
-            let direction = match direction {
-                Direction::Read => "read",
-                Direction::Write => "write",
-                Direction::ReadWrite => "read_write",
-            };
             let _ = writeln!(
                 rust,
-                "pub(crate) const {name}: Opcode = opcode::{direction}::<{}>(b'{letter}', {number});",
-                camel(argument)
+                "pub(crate) const {name}: Opcode = opcode::none({kind} as u8, {number});"
             );
         }
     }
+}
+
+fn write_constant(rust: &mut String, Constant { name, value }: &Constant) {
+    let _ = writeln!(rust, "pub(crate) const {name}: u32 = {value};");
 }
 
 /// With a capital and a full stop, which kernel-doc leaves out.
@@ -106,17 +130,6 @@ fn sentence(text: &str) -> String {
     first.into_iter().collect::<String>() + letters.as_str() + end
 }
 
-fn kind(field: &Field) -> String {
-    let kind = field.kind;
-    match field.count.as_deref() {
-        None => kind.to_owned(),
-        Some(count) if count.starts_with(|first: char| first.is_ascii_digit()) => {
-            format!("[{kind}; {count}]")
-        }
-        Some(constant) => format!("[{kind}; {constant} as usize]"),
-    }
-}
-
 /// Everything whose value C and Rust can each tell, to be compared.
 fn layout(rust: &mut String, header: &Header) {
     rust.push_str(
@@ -125,13 +138,24 @@ fn layout(rust: &mut String, header: &Header) {
          #[cfg(test)]\n#[rustfmt::skip]\n\
          pub(crate) const LAYOUT: &[(&str, usize)] = &[\n",
     );
+    let number = |rust: &mut String, name: &str| {
+        let _ = writeln!(rust, "    (\"DMASHARE_{name}\", {name} as usize),");
+    };
     for item in &header.items {
         match item {
             Item::Remark(_) => {}
-            Item::Constant { name, .. } | Item::Ioctl { name, .. } => {
-                let _ = writeln!(rust, "    (\"DMASHARE_{name}\", {name} as usize),");
+            Item::Constants { constants, .. } => {
+                constants
+                    .iter()
+                    .for_each(|constant| number(rust, &constant.name));
             }
-            Item::Struct { name, fields, .. } => {
+            Item::Ioctl { name, .. } => number(rust, name),
+            Item::Struct {
+                name,
+                fields,
+                first_size,
+                ..
+            } => {
                 let (c, here) = (format!("struct dmashare_{name}"), camel(name));
                 let _ = writeln!(rust, "    (\"sizeof({c})\", size_of::<{here}>()),");
                 for Field { name, .. } in fields {
@@ -139,6 +163,9 @@ fn layout(rust: &mut String, header: &Header) {
                         rust,
                         "    (\"offsetof({c}, {name})\", offset_of!({here}, {name})),"
                     );
+                }
+                if let Some(constant) = first_size {
+                    number(rust, &constant.name);
                 }
             }
         }

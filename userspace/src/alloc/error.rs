@@ -108,16 +108,13 @@ pub enum AllocError {
         /// What would help, where this crate knows.
         help: String,
     },
-    /// The loaded kernel module does not speak what this crate does.
-    #[error(
-        "/dev/dmashare: the loaded module speaks version {} of its interface, this crate {ours}; \
-         load the module of this release", loaded.as_deref().unwrap_or("?")
-    )]
-    ModuleVersion {
-        /// What `/sys/module/dmashare/version` says.
-        loaded: Option<String>,
-        /// What this crate speaks.
-        ours: u32,
+    /// The loaded kernel module is older than this crate, or another.
+    #[error("{node}: the loaded module does not support {what}; load a newer module")]
+    ModuleLacks {
+        /// The device node.
+        node: &'static str,
+        /// The request or feature, as `kmod/dmashare_uapi.h` calls it.
+        what: &'static str,
     },
     /// The new buffer is not what it should be.
     #[error("the new buffer cannot be used: {0}")]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AllocError, HugePages, Request, Shapes, Usage, Way};
+use super::{AllocError, HugePages, Request, Usage, Way};
 use crate::buffer::Seals;
 
 /// The seals that every memfd gets.
@@ -31,8 +31,8 @@ pub enum Feature {
     HugePages(HugePages),
     /// Memory in chunks of at most so many bytes.
     MaxChunk(u64),
-    /// Memory of these shapes.
-    Shapes(Shapes),
+    /// Write-combined CPU mappings.
+    WriteCombined,
 }
 
 impl fmt::Display for Feature {
@@ -50,10 +50,7 @@ impl fmt::Display for Feature {
             Feature::Executable => f.write_str("memory to execute"),
             Feature::HugePages(size) => write!(f, "huge pages of {size}"),
             Feature::MaxChunk(bytes) => write!(f, "chunks of at most {bytes} bytes"),
-            Feature::Shapes(shapes) => {
-                write!(f, "memory of the shape ")?;
-                bitflags::parser::to_writer(shapes, f)
-            }
+            Feature::WriteCombined => f.write_str("write-combined mappings"),
         }
     }
 }

@@ -42,7 +42,9 @@ pub use feature::Feature;
 pub use huge::{HugePages, HugePool};
 pub use limit::Limit;
 pub use memfd::Memfd;
-pub use module::{Module, ModuleInfo, Nodes, Shapes};
+pub use module::{
+    AllocFlags, Module, ModuleBuffer, ModuleFeatures, ModuleInfo, ModuleMemory, Nodes,
+};
 pub use offer::Offer;
 pub use piece::Piece;
 pub use posix::Posix;
@@ -98,7 +100,7 @@ pub enum Way {
     DmaHeap,
     /// `/dev/udmabuf`; see [`Udmabuf`].
     Udmabuf,
-    /// `/dev/dmashare` of our own kernel module; see [`Module`].
+    /// The nodes below `/dev/dmashare` of our own kernel module; see [`Module`].
     Module,
     /// A dumb buffer of the first DRM card that has them; see [`Dumb`].
     Dumb,

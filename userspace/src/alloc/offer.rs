@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::request::{LARGEST, memory_at_hand};
-use super::{AllocError, DmaHeap, Dumb, HugePages, HugePool, Limit, Module, Nodes, Shapes, Way};
+use super::{AllocError, DmaHeap, Dumb, HugePages, HugePool, Limit, Way};
+use super::{Module, ModuleFeatures, ModuleInfo, ModuleMemory, Nodes};
 use super::{dumb, posix, sysv, udmabuf};
 use crate::buffer::Kind;
 
@@ -40,11 +41,13 @@ impl Offer {
     /// What this way offers; one of its buffers was of this kind.
     pub(super) fn new(way: Way, kind: Kind) -> Result<Offer, AllocError> {
         // The heap may be the module's, too.
+        let info = |memory| Module::open()?.info(memory);
         let module = match way {
-            Way::Module => Some(Module::open()?.info()?),
-            Way::DmaHeap => Module::open().and_then(|module| module.info()).ok(),
+            Way::Module => Some(info(ModuleMemory::System)?),
+            Way::DmaHeap => info(ModuleMemory::System).ok(),
             _ => None,
         };
+        let has = |info: ModuleInfo, feature| info.features.contains(feature);
         let largest = match way {
             Way::Memfd => LARGEST,
             Way::Posix => posix::room()?,
@@ -69,11 +72,13 @@ impl Offer {
             devices: way.for_devices(),
             contiguous: match way {
                 Way::DmaHeap => DmaHeap::open_contiguous().is_ok(),
-                Way::Module => module.is_some_and(|m| m.shapes.contains(Shapes::CONTIGUOUS)),
+                // Of a node of its own, which can be closed to this user.
+                Way::Module => info(ModuleMemory::Contiguous)
+                    .is_ok_and(|info| has(info, ModuleFeatures::ALLOC)),
                 _ => false,
             },
             below_4g: way == Way::Module
-                && module.is_some_and(|m| m.shapes.contains(Shapes::BELOW_4G)),
+                && module.is_some_and(|info| has(info, ModuleFeatures::BELOW_4G)),
             largest,
             named: matches!(way, Way::Posix | Way::SysV),
             sealable: way == Way::Memfd,

@@ -1,30 +1,18 @@
-//! Why there is no `/dev/dmashare`, or one that speaks otherwise, and what would
-//! bring it.
+//! Help where a node of the module is missing, by the state of this system.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::super::AllocError;
-use super::info;
-
-/// What would bring `/dev/dmashare` here.
-pub(super) fn help() -> String {
-    System::this().help()
+/// What would bring this node of the module here.
+pub(super) fn help(node: &str) -> String {
+    System::this().help(node)
 }
 
 /// What our module does where the kernel has none of the standard nodes, to be
 /// put behind what else would help; nothing where it cannot be loaded.
 pub(in super::super) fn standard_nodes() -> &'static str {
     System::this().standard_nodes()
-}
-
-/// The module answered that it does not know a request of ours.
-pub(super) fn other_version() -> AllocError {
-    AllocError::ModuleVersion {
-        loaded: System::this().line("sys/module/dmashare/version"),
-        ours: info::VERSION,
-    }
 }
 
 /// What is looked at.
@@ -56,11 +44,12 @@ impl System {
         Some(text.trim().to_owned())
     }
 
-    fn help(&self) -> String {
+    fn help(&self, node: &str) -> String {
         if self.has("sys/module/dmashare") {
-            return "the module is loaded, but not its node here: mount devtmpfs on /dev, or \
-                    hand /dev/dmashare into this container"
-                .to_owned();
+            return format!(
+                "the module is loaded, but its node is missing here: mount devtmpfs on /dev, or \
+                 hand {node} into this container"
+            );
         }
         let gain = match self.has("dev/udmabuf") || self.has("dev/dma_heap") {
             true => "our kernel module would add contiguous memory and other shapes",
@@ -182,14 +171,14 @@ mod tests {
         }
 
         fn says(&self, words: &[&str]) {
-            let help = self.system.help();
+            let help = self.system.help("/dev/dmashare/memfd");
             for word in words {
                 assert!(help.contains(word), "{word:?} is not in {help:?}");
             }
         }
 
         fn says_nothing_of(&self, word: &str) {
-            let help = self.system.help();
+            let help = self.system.help("/dev/dmashare/memfd");
             assert!(!help.contains(word), "{word:?} is in {help:?}");
         }
     }
@@ -198,7 +187,11 @@ mod tests {
 
     #[test]
     fn loaded_without_a_node() {
-        Machine::with(&[("sys/module/dmashare/version", b"2")]).says(&["is loaded", "devtmpfs"]);
+        Machine::with(&[("sys/module/dmashare/version", b"0.1.0")]).says(&[
+            "is loaded",
+            "devtmpfs",
+            "hand /dev/dmashare/memfd",
+        ]);
     }
 
     #[test]

@@ -1,31 +1,36 @@
-//! A dma-buf from our own kernel module: `/dev/dmashare`.
+//! A dma-buf from our own kernel module: the nodes below `/dev/dmashare`.
 
 mod info;
+mod memory;
 mod missing;
+mod open;
+mod query;
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::param::page_size;
 
-pub use info::{ModuleInfo, Nodes, Shapes};
+pub use info::{ModuleFeatures, ModuleInfo, Nodes};
+pub use memory::ModuleMemory;
+pub use query::{AllocFlags, ModuleBuffer};
 
 use super::piece::{self, Piece};
 use super::{AllocError, Allocate, Feature, Limit, Request, Way, limit, node, udmabuf};
 use crate::buffer::{Buffer, Kind};
 use crate::sys;
 use crate::sys::module::uapi;
+use open::OpenNodes;
 
 pub(super) use missing::standard_nodes;
 
-const NODE: &str = "/dev/dmashare";
-
-/// What bounds one buffer, for those who can raise it.
-const MAX_BUFFER: &str = "max_buffer_mb of the module dmashare (/sys/module/dmashare/parameters)";
-
-/// Allocates dma-bufs through `/dev/dmashare` (`kmod/dmashare_uapi.h`), in the
-/// shape that is asked for.
+/// Allocates dma-bufs through the nodes below `/dev/dmashare`
+/// (`kmod/dmashare_uapi.h`), in the shape that is asked for.
+///
+/// Each kind of memory has a node of its own, which you may be granted or not:
+/// `/dev/dmashare/system` is enough for most, `/dev/dmashare/contiguous` is opened
+/// with the first contiguous buffer and `/dev/dmashare/memfd` with the first
+/// [`wrap`](Self::wrap).
 ///
 /// ```no_run
 /// // Not run: needs the module dmashare.
@@ -41,57 +46,51 @@ const MAX_BUFFER: &str = "max_buffer_mb of the module dmashare (/sys/module/dmas
 /// ```
 #[derive(Debug)]
 pub struct Module {
-    device: OwnedFd,
+    nodes: OpenNodes,
     /// 0 leaves it to the module.
     max_chunk: u64,
-    shapes: Shapes,
+    contiguous: bool,
+    flags: AllocFlags,
 }
 
 impl Module {
-    /// The version of the module's interface that this crate speaks. A module of
-    /// a higher one speaks it, too.
-    ///
-    /// ```
-    /// use dmashare::alloc::Module;
-    /// match std::fs::read_to_string("/sys/module/dmashare/version") {
-    ///     Ok(loaded) => println!("loaded: {}, of {}", loaded.trim(), Module::VERSION),
-    ///     Err(_) => println!("not loaded"),
-    /// }
-    /// ```
-    pub const VERSION: u32 = info::VERSION;
-
-    /// Opens `/dev/dmashare`.
+    /// Opens `/dev/dmashare/system`.
     ///
     /// # Errors
     /// [`AllocError::Os`], with what would help: to load the module, to build it
     /// first, to sign it, or to be let in.
     ///
     /// ```
-    /// use dmashare::alloc::Module;
+    /// use dmashare::alloc::{Module, ModuleMemory};
     /// match Module::open() {
-    ///     Ok(module) => println!("{:?}", module.info()?),
+    ///     Ok(module) => println!("{:?}", module.info(ModuleMemory::System)?),
     ///     Err(why) => println!("{why}"),
     /// }
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
     pub fn open() -> Result<Module, AllocError> {
-        Ok(Module {
-            device: node::open(NODE, missing::help)?,
+        Ok(Module::new(OpenNodes::open()?))
+    }
+
+    fn new(nodes: OpenNodes) -> Module {
+        Module {
+            nodes,
             max_chunk: 0,
-            shapes: Shapes::empty(),
-        })
+            contiguous: false,
+            flags: AllocFlags::empty(),
+        }
     }
 
     /// Puts at most this many bytes into one entry of the scatter list: a page's
-    /// size, or that times a power of two. Without it the module takes chunks as
-    /// large as it gets without waiting.
+    /// size, or that times a power of two. Without it an entry has up to 2 MiB, as
+    /// long as are free.
     ///
     /// ```no_run
     /// // Not run: needs the module dmashare.
-    /// use dmashare::alloc::{Module, Request};
+    /// use dmashare::alloc::{Allocate, Module, Request};
     /// let scattered = Module::open()?.max_chunk(4096);
-    /// let (_, chunks) = scattered.allocate_counted(&Request::new(1 << 20).for_device())?;
-    /// assert_eq!(chunks, 256);
+    /// let buffer = scattered.allocate(&Request::new(1 << 20).for_device())?;
+    /// assert_eq!(scattered.query(&buffer)?.chunks, 256);
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
     #[must_use]
@@ -101,23 +100,24 @@ impl Module {
     }
 
     /// Makes every buffer one run of pages, for devices that cannot gather them,
-    /// as [`Request::contiguous`] asks of one.
+    /// as [`Request::contiguous`] does for one buffer. It takes access to
+    /// `/dev/dmashare/contiguous`.
     ///
     /// ```no_run
     /// // Not run: needs the module dmashare.
-    /// use dmashare::alloc::{Module, Request};
+    /// use dmashare::alloc::{Allocate, Module, Request};
     /// let module = Module::open()?.contiguous();
-    /// let (_, chunks) = module.allocate_counted(&Request::new(1 << 20).for_device())?;
-    /// assert_eq!(chunks, 1);
+    /// let buffer = module.allocate(&Request::new(1 << 20).for_device())?;
+    /// assert_eq!(module.query(&buffer)?.chunks, 1);
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
     #[must_use]
     pub fn contiguous(mut self) -> Module {
-        self.shapes |= Shapes::CONTIGUOUS;
+        self.contiguous = true;
         self
     }
 
-    /// Takes memory below 4 GiB, for devices with 32 address lines.
+    /// Takes memory below 4 GiB, for devices with 32-bit DMA addresses.
     ///
     /// ```no_run
     /// // Not run: needs the module dmashare.
@@ -127,12 +127,12 @@ impl Module {
     /// ```
     #[must_use]
     pub fn below_4g(mut self) -> Module {
-        self.shapes |= Shapes::BELOW_4G;
+        self.flags |= AllocFlags::BELOW_4G;
         self
     }
 
-    /// Has the CPU map the buffers write-combined: quick to fill from one end to
-    /// the other, slow to read.
+    /// Maps the buffers write-combined for the CPU: fast sequential writes, slow
+    /// reads. On x86 only.
     ///
     /// ```no_run
     /// // Not run: needs the module dmashare.
@@ -143,41 +143,8 @@ impl Module {
     /// ```
     #[must_use]
     pub fn write_combined(mut self) -> Module {
-        self.shapes |= Shapes::WRITE_COMBINED;
+        self.flags |= AllocFlags::WRITE_COMBINED;
         self
-    }
-
-    /// As [`allocate`](Allocate::allocate), and tells how many entries the
-    /// scatter list has: how many pieces of memory a device has to gather.
-    ///
-    /// # Errors
-    /// Those of [`allocate`](Allocate::allocate).
-    ///
-    /// ```no_run
-    /// // Not run: needs the module dmashare.
-    /// use dmashare::alloc::{Module, Request};
-    /// let (buffer, chunks) = Module::open()?.allocate_counted(&Request::new(1 << 20).for_device())?;
-    /// println!("{} in {chunks} chunks", buffer.name());
-    /// # Ok::<(), dmashare::alloc::AllocError>(())
-    /// ```
-    pub fn allocate_counted(&self, request: &Request) -> Result<(Buffer, u32), AllocError> {
-        request.fits(Way::Module)?;
-        let shapes = self.shapes_for(request)?;
-        let size = request.pages_at_hand()?;
-        let (fd, chunks) = sys::module::alloc(
-            self.device.as_fd(),
-            size,
-            self.max_chunk,
-            shapes.bits(),
-            &request.c_name()?,
-        )
-        .map_err(|source| match source {
-            Errno::TOOBIG => self.too_large(size, shapes),
-            Errno::INVAL => self.lacks(shapes),
-            Errno::NOMEM => os("DMASHARE_IOCTL_ALLOC", source, no_memory(shapes)),
-            _ => os("DMASHARE_IOCTL_ALLOC", source, ""),
-        })?;
-        Ok((Buffer::new(fd, Kind::DmaBuf, size), chunks))
     }
 
     /// Makes one dma-buf of parts of memfds, whose pages it shares, in this
@@ -185,7 +152,8 @@ impl Module {
     ///
     /// The shape that this `Module` gives to new memory does not matter here: the
     /// pages stay where they are. They stay the memfd's, too, and charged to whom
-    /// they were charged; but they count among the module's buffers.
+    /// they were charged; but they count among the module's buffers. It takes
+    /// access to `/dev/dmashare/memfd`.
     ///
     /// [`Udmabuf::export_pieces`]: super::Udmabuf::export_pieces
     ///
@@ -194,7 +162,7 @@ impl Module {
     /// module takes, [`AllocError::TooLarge`] above its limits. [`AllocError::Os`]:
     /// `EINVAL` where a piece is not whole pages, or its memfd is not sealed
     /// against shrinking or is sealed against writing; `EBADFD` where it is no
-    /// memfd.
+    /// memfd; `EMLINK` where a page would be pinned too often.
     ///
     /// ```no_run
     /// // Not run: needs the module dmashare.
@@ -210,55 +178,99 @@ impl Module {
     /// assert_eq!((ring.size(), ring.name().as_str()), (1 << 20, "/dmabuf:ring"));
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
+    #[doc(alias = "DMASHARE_IOCTL_WRAP")]
     pub fn wrap(&self, pieces: &[Piece<'_>], name: &str) -> Result<Buffer, AllocError> {
         let (items, size) = piece::items(pieces)?;
         within_ranges(items.len())?;
-        let name: CString = Request::new(size).named(name).c_name()?;
-        let (fd, _) =
-            sys::module::wrap(self.device.as_fd(), &items, &name).map_err(
-                |source| match source {
-                    Errno::TOOBIG => self.too_large(size, Shapes::empty()),
-                    _ => os("DMASHARE_IOCTL_WRAP", source, udmabuf::help(source)),
-                },
-            )?;
-        Ok(Buffer::new(fd, Kind::DmaBuf, size))
+        let request = Request::new(size).named(name);
+        request.c_name()?;
+        let memory = ModuleMemory::Memfd;
+        let fd = sys::module::wrap(self.nodes.get(memory)?, &items).map_err(|source| {
+            let longest = items.iter().map(|(_, _, length)| *length).max();
+            match source {
+                Errno::FBIG | Errno::DQUOT => self
+                    .too_large(WRAP, source, memory, size)
+                    .or(longest.and_then(|longest| LONGEST_RANGE.admits(longest).err())),
+                _ => None,
+            }
+            .unwrap_or_else(|| os(WRAP, memory, source, wrap_help(source)))
+        })?;
+        named(fd, size, &request)
     }
 
-    /// What the loaded module speaks, and what is left of its limits now.
+    /// Describes a dma-buf that the module made, by whichever process and node.
     ///
     /// # Errors
-    /// [`AllocError::ModuleVersion`] where it is older than this crate.
+    /// [`AllocError::Os`] with `EINVAL` for a buffer that is not the module's.
     ///
     /// ```no_run
     /// // Not run: needs the module dmashare.
-    /// use dmashare::alloc::{Module, Shapes};
-    /// let info = Module::open()?.info()?;
-    /// assert!(info.version >= Module::VERSION);
-    /// assert!(info.shapes.contains(Shapes::CONTIGUOUS));
-    /// println!("{} of {} bytes", info.total_used, info.total_max);
+    /// use dmashare::alloc::{AllocFlags, Allocate, Module, ModuleMemory, Request};
+    /// let module = Module::open()?.below_4g();
+    /// let buffer = module.allocate(&Request::new(1 << 20).for_device())?;
+    /// let made = module.query(&buffer)?;
+    /// assert_eq!(made.memory, Some(ModuleMemory::System));
+    /// assert_eq!(made.flags, AllocFlags::BELOW_4G);
+    /// println!("{} in {} chunks", buffer.name(), made.chunks);
     /// # Ok::<(), dmashare::alloc::AllocError>(())
     /// ```
-    pub fn info(&self) -> Result<ModuleInfo, AllocError> {
-        sys::module::info(self.device.as_fd())
-            .map(ModuleInfo::from)
-            .map_err(|source| os("DMASHARE_IOCTL_INFO", source, ""))
+    #[doc(alias = "DMASHARE_IOCTL_QUERY")]
+    pub fn query(&self, buffer: &Buffer) -> Result<ModuleBuffer, AllocError> {
+        let memory = ModuleMemory::System;
+        // A System V segment has no fd, and is as little the module's.
+        let answer = match buffer.fd() {
+            Ok(fd) => sys::module::query(self.nodes.get(memory)?, fd),
+            Err(_) => Err(Errno::INVAL),
+        };
+        answer.map(ModuleBuffer::from).map_err(|source| {
+            let error = os(QUERY, memory, source, "");
+            match source {
+                Errno::INVAL => AllocError::Os {
+                    operation: QUERY,
+                    name: buffer.name(),
+                    source,
+                    help: "the module dmashare describes only dma-bufs that it made".to_owned(),
+                },
+                _ => error,
+            }
+        })
     }
 
-    /// The shape of a buffer; refused where it is none, since the kernel's answer
-    /// would be an EINVAL among many.
-    fn shapes_for(&self, request: &Request) -> Result<Shapes, AllocError> {
-        let mut shapes = self.shapes;
-        shapes.set(
-            Shapes::CONTIGUOUS,
-            request.contiguous || shapes.contains(Shapes::CONTIGUOUS),
-        );
+    /// Reports the features of the node for this kind of memory, and the limits as
+    /// they are now.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`] where the node cannot be opened.
+    ///
+    /// ```no_run
+    /// // Not run: needs the module dmashare.
+    /// use dmashare::alloc::{Module, ModuleFeatures, ModuleMemory};
+    /// let info = Module::open()?.info(ModuleMemory::System)?;
+    /// assert!(info.features.contains(ModuleFeatures::ALLOC));
+    /// println!("{} of {} bytes", info.user_used, info.user_max);
+    /// # Ok::<(), dmashare::alloc::AllocError>(())
+    /// ```
+    #[doc(alias = "DMASHARE_IOCTL_INFO")]
+    pub fn info(&self, memory: ModuleMemory) -> Result<ModuleInfo, AllocError> {
+        sys::module::info(self.nodes.get(memory)?)
+            .map(ModuleInfo::from)
+            .map_err(|source| os(INFO, memory, source, ""))
+    }
+
+    /// The kind of memory of a buffer. A size of chunks that it cannot have is
+    /// refused here, since the kernel's answer would be an EINVAL among many.
+    fn memory_for(&self, request: &Request) -> Result<ModuleMemory, AllocError> {
+        let memory = match request.contiguous || self.contiguous {
+            true => ModuleMemory::Contiguous,
+            false => ModuleMemory::System,
+        };
         let page = page_size() as u64;
         let why = match self.max_chunk {
-            0 => return Ok(shapes),
-            _ if shapes.contains(Shapes::CONTIGUOUS) => {
+            0 => return Ok(memory),
+            _ if memory == ModuleMemory::Contiguous => {
                 "contiguous memory is one chunk; leave max_chunk or contiguous out".to_owned()
             }
-            bytes if bytes >= page && bytes.is_power_of_two() => return Ok(shapes),
+            bytes if bytes >= page && bytes.is_power_of_two() => return Ok(memory),
             _ => format!("a chunk is {page} bytes, a page, or that times a power of two"),
         };
         Err(AllocError::Cannot {
@@ -268,60 +280,137 @@ impl Module {
         })
     }
 
-    /// Which of its limits a buffer was too large for.
-    fn too_large(&self, size: u64, shapes: Shapes) -> AllocError {
-        let contiguous = shapes.contains(Shapes::CONTIGUOUS);
-        match self.info().and_then(|info| info.admits(size, contiguous)) {
-            Err(error) => error,
-            // Another's buffer, which is gone by now, was what was too much.
-            Ok(()) => AllocError::Os {
-                operation: "DMASHARE_IOCTL_ALLOC",
-                name: NODE.to_owned(),
-                source: Errno::TOOBIG,
-                help: "another buffer took what is left of the limits in \
-                       /sys/module/dmashare/parameters for a moment; ask again, or raise them"
-                    .to_owned(),
-            },
+    /// Which limit a buffer exceeds; `None` where none does any more.
+    fn too_large(
+        &self,
+        operation: &'static str,
+        source: Errno,
+        memory: ModuleMemory,
+        length: u64,
+    ) -> Option<AllocError> {
+        let info = match self.info(memory) {
+            Ok(info) => info,
+            Err(error) => return Some(error),
+        };
+        let admitted = match source {
+            Errno::DQUOT => info.admits_quota(length),
+            _ => info.admits_buffer(length, memory),
+        };
+        match (admitted, source) {
+            (Err(error), _) => Some(error),
+            // Another's buffer, which is gone by now, was too much.
+            (Ok(()), Errno::DQUOT) => Some(os(
+                operation,
+                memory,
+                source,
+                "another buffer used up a limit in /sys/module/dmashare/parameters for a \
+                 moment; try again, or raise them",
+            )),
+            (Ok(()), _) => None,
         }
     }
 
-    /// Which of these shapes it has not.
-    fn lacks(&self, shapes: Shapes) -> AllocError {
-        let lacking = match self.info() {
-            Ok(info) => shapes.difference(info.shapes),
-            Err(error) => return error,
-        };
-        match lacking.is_empty() {
-            true => os("DMASHARE_IOCTL_ALLOC", Errno::INVAL, ""),
-            false => AllocError::Cannot {
-                way: Way::Module,
-                what: Feature::Shapes(lacking),
-                why: "the loaded module has it not on this machine".to_owned(),
-            },
+    /// The features that this allocation takes.
+    fn needs(&self) -> ModuleFeatures {
+        let mut needs = ModuleFeatures::ALLOC;
+        needs.set(ModuleFeatures::MAX_CHUNK, self.max_chunk != 0);
+        for (flag, feature) in [
+            (AllocFlags::BELOW_4G, ModuleFeatures::BELOW_4G),
+            (AllocFlags::WRITE_COMBINED, ModuleFeatures::WRITE_COMBINED),
+        ] {
+            needs.set(feature, self.flags.contains(flag));
+        }
+        needs
+    }
+
+    /// After `EINVAL`: the feature that the module does not have.
+    fn lacks(&self, memory: ModuleMemory) -> AllocError {
+        match self.info(memory) {
+            Ok(info) => lacks(memory, self.needs().difference(info.features)),
+            Err(error) => error,
         }
     }
 }
 
-fn os(operation: &'static str, source: Errno, help: &str) -> AllocError {
+const ALLOC: &str = "DMASHARE_IOCTL_ALLOC";
+const WRAP: &str = "DMASHARE_IOCTL_WRAP";
+const QUERY: &str = "DMASHARE_IOCTL_QUERY";
+const INFO: &str = "DMASHARE_IOCTL_INFO";
+
+/// Most of one range, whatever the limits are.
+const LONGEST_RANGE: Limit = Limit {
+    bytes: (4 << 30) - 1,
+    of: "the longest piece of a memfd that the module dmashare wraps",
+};
+
+/// A new buffer, with its name.
+fn named(fd: OwnedFd, size: u64, request: &Request) -> Result<Buffer, AllocError> {
+    let buffer = Buffer::new(fd, Kind::DmaBuf, size);
+    node::name(&buffer, request)?;
+    Ok(buffer)
+}
+
+fn lacks(memory: ModuleMemory, missing: ModuleFeatures) -> AllocError {
+    let x86 = cfg!(any(target_arch = "x86_64", target_arch = "x86"));
+    if missing.contains(ModuleFeatures::WRITE_COMBINED) && !x86 {
+        return AllocError::Cannot {
+            way: Way::Module,
+            what: Feature::WriteCombined,
+            why: "the module has it on x86 only; leave write_combined out".to_owned(),
+        };
+    }
+    let what = [
+        (ModuleFeatures::ALLOC, ALLOC),
+        (ModuleFeatures::MAX_CHUNK, "max_chunk"),
+        (ModuleFeatures::BELOW_4G, "DMASHARE_ALLOC_BELOW_4G"),
+        (
+            ModuleFeatures::WRITE_COMBINED,
+            "DMASHARE_ALLOC_WRITE_COMBINED",
+        ),
+    ];
+    match what.iter().find(|(feature, _)| missing.contains(*feature)) {
+        Some((_, what)) => AllocError::ModuleLacks {
+            node: memory.node(),
+            what,
+        },
+        None => os(ALLOC, memory, Errno::INVAL, ""),
+    }
+}
+
+fn os(operation: &'static str, memory: ModuleMemory, source: Errno, help: &str) -> AllocError {
     let help = match source {
-        Errno::NOTTY => return missing::other_version(),
+        // A request, or a part of its structure, that the module does not know.
+        Errno::NOTTY | Errno::TOOBIG => {
+            return AllocError::ModuleLacks {
+                node: memory.node(),
+                what: operation,
+            };
+        }
         Errno::MFILE => "close handles or raise RLIMIT_NOFILE",
         _ => help,
     };
     AllocError::Os {
         operation,
-        name: NODE.to_owned(),
+        name: memory.node().to_owned(),
         source,
         help: help.to_owned(),
     }
 }
 
+/// Help where memfds cannot be wrapped.
+fn wrap_help(source: Errno) -> &'static str {
+    match source {
+        Errno::MLINK => "a page of the memfd is pinned too often; close buffers made of it",
+        _ => udmabuf::help(source),
+    }
+}
+
 /// What helps where there is no such memory.
-fn no_memory(shapes: Shapes) -> &'static str {
-    if shapes.contains(Shapes::CONTIGUOUS) {
+fn no_memory(memory: ModuleMemory, flags: AllocFlags) -> &'static str {
+    if memory == ModuleMemory::Contiguous {
         "no free run of pages is that long; ask soon after boot, free memory, or compact it: \
          echo 1 > /proc/sys/vm/compact_memory"
-    } else if shapes.contains(Shapes::BELOW_4G) {
+    } else if flags.contains(AllocFlags::BELOW_4G) {
         "there is not so much free memory below 4 GiB; free some, or ask for less"
     } else {
         "free memory, raise the cgroup's memory.max, or ask for less"
@@ -344,7 +433,10 @@ pub(super) fn within_ranges(count: usize) -> Result<(), AllocError> {
 /// The most that one buffer can have, also of the nodes that it offers in place
 /// of the kernel's; unknown where it is not loaded.
 pub(super) fn largest() -> Option<Limit> {
-    limit::of_module("/sys/module/dmashare/parameters/max_buffer_mb", MAX_BUFFER)
+    limit::of_module(
+        "/sys/module/dmashare/parameters/max_buffer_mb",
+        info::MAX_BUFFER,
+    )
 }
 
 impl Allocate for Module {
@@ -352,23 +444,33 @@ impl Allocate for Module {
         Way::Module
     }
 
+    #[doc(alias = "DMASHARE_IOCTL_ALLOC")]
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
-        self.allocate_counted(request).map(|(buffer, _)| buffer)
+        request.fits(Way::Module)?;
+        let memory = self.memory_for(request)?;
+        let node = self.nodes.get(memory)?;
+        let size = request.pages_at_hand()?;
+        let made = sys::module::alloc(node, size, self.max_chunk, self.flags.bits());
+        let fd = made.map_err(|source| match source {
+            Errno::FBIG | Errno::DQUOT => self
+                .too_large(ALLOC, source, memory, size)
+                .unwrap_or_else(|| os(ALLOC, memory, source, "")),
+            Errno::INVAL => self.lacks(memory),
+            Errno::NOMEM => os(ALLOC, memory, source, no_memory(memory, self.flags)),
+            _ => os(ALLOC, memory, source, ""),
+        })?;
+        named(fd, size, request)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Memfd, memfd};
+    use super::super::{Memfd, SysV, memfd};
     use super::*;
 
-    /// One that answers as a device does that knows no such request.
-    fn elsewhere() -> Module {
-        Module {
-            device: std::fs::File::open("/dev/null").unwrap().into(),
-            max_chunk: 0,
-            shapes: Shapes::empty(),
-        }
+    /// One whose nodes know none of the module's requests.
+    fn foreign() -> Module {
+        Module::new(OpenNodes::foreign())
     }
 
     fn request() -> Request {
@@ -376,38 +478,86 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_named_with_ours() {
+    fn unknown_request_is_named() {
         let memfd = Memfd::new().allocate(&Request::new(4096)).unwrap();
         let pieces = [Piece {
             memfd: &memfd,
             range: 0..4096,
         }];
-        for refused in [
-            elsewhere().allocate(&request()).map(drop),
-            elsewhere().wrap(&pieces, "a name").map(drop),
-            elsewhere().info().map(drop),
+        let module = foreign();
+        for (refused, node, request) in [
+            (module.allocate(&request()).map(drop), "system", ALLOC),
+            (
+                module.allocate(&request().contiguous()).map(drop),
+                "contiguous",
+                ALLOC,
+            ),
+            (module.wrap(&pieces, "a name").map(drop), "memfd", WRAP),
+            (module.query(&memfd).map(drop), "system", QUERY),
+            (
+                module.info(ModuleMemory::Memfd).map(drop),
+                "memfd",
+                "DMASHARE_IOCTL_INFO",
+            ),
         ] {
             let refused = refused.unwrap_err();
-            let ours = Module::VERSION;
             assert!(
-                matches!(refused, AllocError::ModuleVersion { ours: said, .. } if said == ours),
+                matches!(refused, AllocError::ModuleLacks { what, .. } if what == request),
                 "{refused}"
             );
-            let says = refused.to_string();
-            assert!(says.contains(&format!("this crate {ours}")), "{says}");
+            let expected = format!(
+                "/dev/dmashare/{node}: the loaded module does not support {request}; load a \
+                 newer module"
+            );
+            assert_eq!(refused.to_string(), expected);
         }
-        let old = AllocError::ModuleVersion {
-            loaded: Some("1".to_owned()),
-            ours: 2,
-        };
+    }
+
+    #[test]
+    fn missing_feature_is_named() {
+        let module = foreign().max_chunk(4096).below_4g().write_combined();
+        let needs = module.needs();
+        assert_eq!(
+            needs,
+            ModuleFeatures::ALLOC
+                | ModuleFeatures::MAX_CHUNK
+                | ModuleFeatures::BELOW_4G
+                | ModuleFeatures::WRITE_COMBINED
+        );
+        let lacking = |features| lacks(ModuleMemory::System, needs.difference(features));
+        let says = lacking(ModuleFeatures::ALLOC | ModuleFeatures::WRITE_COMBINED).to_string();
+        assert!(says.contains("does not support max_chunk"), "{says}");
+        let write_combined = lacking(needs - ModuleFeatures::WRITE_COMBINED);
+        match cfg!(target_arch = "x86_64") {
+            true => assert!(matches!(write_combined, AllocError::ModuleLacks { .. })),
+            false => assert!(matches!(write_combined, AllocError::Cannot { .. })),
+        }
+        let plain = lacking(needs);
         assert!(
-            old.to_string()
-                .contains("speaks version 1 of its interface, this crate 2")
+            matches!(
+                plain,
+                AllocError::Os {
+                    source: Errno::INVAL,
+                    ..
+                }
+            ),
+            "{plain}"
+        );
+        assert_eq!(foreign().needs(), ModuleFeatures::ALLOC);
+    }
+
+    #[test]
+    fn segment_is_not_the_modules() {
+        let segment = SysV::new().allocate(&Request::new(1)).unwrap();
+        let refused = foreign().query(&segment).unwrap_err().to_string();
+        assert!(
+            refused.contains("System V segment") && refused.contains("that it made"),
+            "{refused}"
         );
     }
 
     #[test]
-    fn a_shape_that_cannot_be_is_refused_before_it_is_asked_for() {
+    fn invalid_max_chunk_is_refused() {
         let page = page_size() as u64;
         let refused = |module: Module, request: &Request| match module.allocate(request) {
             Err(AllocError::Cannot { way, what, why }) => {
@@ -420,39 +570,34 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for odd in [1, page - 1, 3 * page, u64::MAX] {
-            assert!(
-                refused(elsewhere().max_chunk(odd), &request()).contains("times a power of two")
-            );
+            assert!(refused(foreign().max_chunk(odd), &request()).contains("times a power of two"));
         }
-        let one = elsewhere().max_chunk(page);
+        let one = foreign().max_chunk(page);
         assert!(refused(one, &request().contiguous()).contains("one chunk"));
-        let one = elsewhere().max_chunk(page).contiguous();
+        let one = foreign().max_chunk(page).contiguous();
         assert!(refused(one, &request()).contains("one chunk"));
-        let fine = elsewhere().max_chunk(2 * page).shapes_for(&request());
-        assert_eq!(fine, Ok(Shapes::empty()));
-        let both = elsewhere()
-            .below_4g()
-            .write_combined()
-            .shapes_for(&request().contiguous());
-        assert_eq!(both, Ok(Shapes::all() & Shapes::from_bits_retain(0b111)));
+        let fine = foreign().max_chunk(2 * page).memory_for(&request());
+        assert_eq!(fine, Ok(ModuleMemory::System));
+        let contiguous = foreign().below_4g().memory_for(&request().contiguous());
+        assert_eq!(contiguous, Ok(ModuleMemory::Contiguous));
     }
 
     #[test]
-    fn what_cannot_be_wrapped_is_refused() {
+    fn invalid_wrap_is_refused() {
         let memfd = memfd::create(&Request::new(4096)).unwrap();
         let piece = Piece {
             memfd: &memfd,
             range: 0..4096,
         };
         let many = vec![piece.clone(); uapi::MAX_RANGES as usize + 1];
-        let refused = elsewhere().wrap(&many, "").unwrap_err();
+        let refused = foreign().wrap(&many, "").unwrap_err();
         assert!(
             matches!(refused, AllocError::TooMany { limit: 1024, .. }),
             "{refused}"
         );
-        assert_eq!(elsewhere().wrap(&[], "").unwrap_err(), AllocError::Empty);
+        assert_eq!(foreign().wrap(&[], "").unwrap_err(), AllocError::Empty);
         let name = "n".repeat(super::super::MAX_NAME + 1);
-        let refused = elsewhere().wrap(&[piece], &name).unwrap_err();
+        let refused = foreign().wrap(&[piece], &name).unwrap_err();
         assert!(matches!(refused, AllocError::Name { .. }), "{refused}");
     }
 }

@@ -1,120 +1,142 @@
-//! `dmashare_uapi.h`: what our own module answers to at `/dev/dmashare`.
+//! `dmashare_uapi.h`: the requests of the module's nodes below `/dev/dmashare`.
 
 pub(crate) mod uapi;
 
-use std::ffi::CStr;
+use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
-use rustix::ioctl::{self, Getter, Updater};
+use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode, Updater};
 
-use uapi::{Alloc, Info, Range, Wrap};
+use uapi::{Alloc, Info, Query, Range, Wrap};
 
-/// `DMASHARE_IOCTL_ALLOC`: a new dma-buf of `size` bytes, rounded up to pages,
-/// and how many entries its scatter list has.
+/// Flags of every new fd. Without RDWR the buffer could not be mapped for writing.
+const FD_FLAGS: OFlags = OFlags::RDWR.union(OFlags::CLOEXEC);
+
+/// `DMASHARE_IOCTL_ALLOC`: a new dma-buf of `length` bytes, rounded up to pages.
 pub(crate) fn alloc(
-    device: BorrowedFd<'_>,
-    size: u64,
+    node: BorrowedFd<'_>,
+    length: u64,
     max_chunk: u64,
     flags: u32,
-    name: &CStr,
-) -> Result<(OwnedFd, u32)> {
-    let mut request = Alloc {
-        size,
+) -> Result<OwnedFd> {
+    let request = Alloc {
+        size: size_of_struct::<Alloc>(),
+        fd_flags: FD_FLAGS.bits(),
+        length,
         max_chunk,
         flags,
-        name: bytes(name)?,
-        fd: -1,
         ..Alloc::default()
     };
-    // SAFETY: the opcode reads and writes one `Alloc`.
-    unsafe {
-        ioctl::ioctl(
-            device,
-            Updater::<{ uapi::IOCTL_ALLOC }, Alloc>::new(&mut request),
-        )?
-    };
-    // SAFETY: the call succeeded, so this is a new fd that no one else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(request.fd) };
-    Ok((fd, request.chunks))
+    // SAFETY: the request reads one `Alloc`, whose size is in it, and returns a
+    // new fd.
+    unsafe { ioctl::ioctl(node, NewFd::<{ uapi::IOCTL_ALLOC }, _>(request)) }
 }
 
 /// `DMASHARE_IOCTL_WRAP`: a new dma-buf of parts of memfds, each its offset and
-/// size, and how many entries its scatter list has.
-pub(crate) fn wrap(
-    device: BorrowedFd<'_>,
-    items: &[(BorrowedFd<'_>, u64, u64)],
-    name: &CStr,
-) -> Result<(OwnedFd, u32)> {
+/// length in bytes.
+pub(crate) fn wrap(node: BorrowedFd<'_>, items: &[(BorrowedFd<'_>, u64, u64)]) -> Result<OwnedFd> {
     let ranges: Vec<Range> = items
         .iter()
-        .map(|(memfd, offset, size)| Range {
+        .map(|(memfd, offset, length)| Range {
             memfd: memfd.as_raw_fd(),
             offset: *offset,
-            size: *size,
+            length: *length,
             ..Range::default()
         })
         .collect();
-    let mut request = Wrap {
+    let request = Wrap {
+        size: size_of_struct::<Wrap>(),
+        fd_flags: FD_FLAGS.bits(),
         ranges: ranges.as_ptr().expose_provenance() as u64,
         count: u32::try_from(ranges.len()).map_err(|_| Errno::INVAL)?,
-        name: bytes(name)?,
-        fd: -1,
         ..Wrap::default()
     };
-    // SAFETY: the opcode reads and writes one `Wrap`, and reads as many ranges as
-    // it says, which live until the call is over.
+    // SAFETY: the request reads one `Wrap`, whose size is in it, and as many ranges
+    // as it counts, which live until the call is over; it returns a new fd.
+    unsafe { ioctl::ioctl(node, NewFd::<{ uapi::IOCTL_WRAP }, _>(request)) }
+}
+
+/// `DMASHARE_IOCTL_QUERY`: the description of a dma-buf of the module.
+pub(crate) fn query(node: BorrowedFd<'_>, buffer: BorrowedFd<'_>) -> Result<Query> {
+    let mut query = Query {
+        size: size_of_struct::<Query>(),
+        fd: buffer.as_raw_fd(),
+        ..Query::default()
+    };
+    // SAFETY: the request reads and writes one `Query`, whose size is in it and of
+    // which every bit pattern is valid.
     unsafe {
         ioctl::ioctl(
-            device,
-            Updater::<{ uapi::IOCTL_WRAP }, Wrap>::new(&mut request),
-        )?
+            node,
+            Updater::<{ uapi::IOCTL_QUERY }, Query>::new(&mut query),
+        )?;
+    }
+    Ok(query)
+}
+
+/// `DMASHARE_IOCTL_INFO`: the features of a node, and the limits.
+pub(crate) fn info(node: BorrowedFd<'_>) -> Result<Info> {
+    let mut info = Info {
+        size: size_of_struct::<Info>(),
+        ..Info::default()
     };
-    // SAFETY: the call succeeded, so this is a new fd that no one else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(request.fd) };
-    Ok((fd, request.chunks))
+    // SAFETY: the request reads and writes one `Info`, whose size is in it and of
+    // which every bit pattern is valid.
+    unsafe { ioctl::ioctl(node, Updater::<{ uapi::IOCTL_INFO }, Info>::new(&mut info))? };
+    Ok(info)
 }
 
-/// `DMASHARE_IOCTL_INFO`: what the module speaks, and what is left of its limits.
-pub(crate) fn info(device: BorrowedFd<'_>) -> Result<Info> {
-    // SAFETY: the opcode writes one `Info`, of which every bit pattern is one.
-    unsafe { ioctl::ioctl(device, Getter::<{ uapi::IOCTL_INFO }, Info>::new()) }
+/// The first field of every structure.
+fn size_of_struct<T>() -> u32 {
+    u32::try_from(size_of::<T>()).expect("a structure has less than 4 GiB")
 }
 
-/// A name as the structures have it; `EINVAL`, as the kernel's answer would be,
-/// where it is too long.
-fn bytes(name: &CStr) -> Result<[u8; uapi::NAME_LEN as usize]> {
-    let mut bytes = [0; uapi::NAME_LEN as usize];
-    let name = name.to_bytes_with_nul();
-    let place = bytes.get_mut(..name.len()).ok_or(Errno::INVAL)?;
-    place.copy_from_slice(name);
-    Ok(bytes)
+/// A request that reads its argument and returns a new fd.
+struct NewFd<const OPCODE: Opcode, T>(T);
+
+// SAFETY: the callers choose an opcode that reads one `T` and returns a new fd that
+// no one else owns.
+unsafe impl<const OPCODE: Opcode, T> Ioctl for NewFd<OPCODE, T> {
+    type Output = OwnedFd;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        OPCODE
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::from_mut(&mut self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(fd: IoctlOutput, _: *mut c_void) -> Result<OwnedFd> {
+        // SAFETY: the call succeeded, so this is the new fd.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As they were when version 2 came out: programs that were built then have
-    /// these in them.
+    /// As in the first release: programs that were built then have these in them.
     #[test]
-    fn numbers_are_those_of_version_2() {
-        assert_eq!(size_of::<Alloc>(), 80);
+    fn numbers_and_first_sizes_stay() {
+        assert_eq!(uapi::IOCTL_INFO, 0xda00);
+        assert_eq!(uapi::IOCTL_ALLOC, 0xda01);
+        assert_eq!(uapi::IOCTL_WRAP, 0xda02);
+        assert_eq!(uapi::IOCTL_QUERY, 0xda03);
+        assert_eq!(uapi::ALLOC_SIZE_V0, 32);
+        assert_eq!(uapi::WRAP_SIZE_V0, 24);
+        assert_eq!(uapi::QUERY_SIZE_V0, 32);
+        assert_eq!(uapi::INFO_SIZE_V0, 88);
         assert_eq!(size_of::<Range>(), 24);
-        assert_eq!(uapi::IOCTL_ALLOC, 0xc050_4401);
-        assert_eq!(uapi::IOCTL_WRAP, 0xc048_4402);
-        assert_eq!(uapi::IOCTL_INFO, 0x8058_4403);
     }
 
     #[test]
-    fn names_are_as_long_as_those_of_any_dma_buf() {
-        assert_eq!(uapi::NAME_LEN as usize, crate::sys::dma_buf::NAME_LEN);
-        let longest = c"a name of thirty-one characters";
-        assert_eq!(&bytes(longest).unwrap()[..], longest.to_bytes_with_nul());
-        assert_eq!(
-            bytes(c"a name of thirty-two characters."),
-            Err(Errno::INVAL)
-        );
-        assert_eq!(bytes(c"").unwrap(), [0; 32]);
+    fn sizes_are_those_of_the_structures() {
+        assert_eq!(size_of_struct::<Alloc>(), 32);
+        assert!(size_of_struct::<Info>() >= uapi::INFO_SIZE_V0);
     }
 }

@@ -1,13 +1,30 @@
 //! Made from `kmod/dmashare_uapi.h`; do not edit. Change that, and run
 //! `DMASHARE_UPDATE=1 cargo test -p dmashare-tests --test host_uapi`.
 //!
-//! The interface of /dev/dmashare: dma-bufs of the shape that the caller asks
-//! for, on any kernel.
+//! Interface of the nodes below /dev/dmashare: dma-bufs of a chosen kind of
+//! memory and of a chosen shape, on any kernel.
 //!
-//! It is the one source of the interface: the Rust crate's structures are made
-//! from it. Every structure has the same layout for 32-bit and 64-bit programs;
-//! fields called reserved, and flags that are not named here, must be zero. A
-//! call that fails changes nothing and leaves its argument as it was.
+//! One node for each kind of memory, so that udev can grant each one apart:
+//!
+//! * /dev/dmashare/system: pages from the page allocator: ALLOC
+//! * /dev/dmashare/contiguous: one run of pages: ALLOC
+//! * /dev/dmashare/memfd: pinned pages of memfds: WRAP
+//!
+//! INFO and QUERY work on every node; the other request fails with ENOTTY.
+//!
+//! This header is the only source of the interface: the structures of the Rust
+//! crate are generated from it. The layout is the same for 32-bit and 64-bit
+//! programs.
+//!
+//! Structures can grow at their end. Each begins with its size in bytes, set by
+//! the caller to sizeof(). A shorter structure than the module's is extended with
+//! zeroes; a longer one is accepted if all bytes that the module does not know are
+//! zero, else E2BIG. A size below that of the first version (DMASHARE_*_SIZE_V0)
+//! is EINVAL. Reserved fields, and flags not defined here, must be zero, else
+//! EINVAL.
+//!
+//! ALLOC and WRAP return the new fd. A request that fails changes nothing, with
+//! one exception, described at `IOCTL_WRAP`.
 
 #![allow(dead_code, reason = "it is all of the header, used here or not")]
 
@@ -16,235 +33,311 @@ use std::mem::offset_of;
 
 use rustix::ioctl::{Opcode, opcode};
 
-/// What this header describes. `IOCTL_INFO`, and
-/// /sys/module/dmashare/version, tell what the loaded module speaks: the same
-/// interface, and maybe more, where its number is not lower.
-pub(crate) const API_VERSION: u32 = 2;
-
-/// Bytes of a buffer's name, with the zero byte at its end.
-pub(crate) const NAME_LEN: u32 = 32;
+/// Unused in Documentation/userspace-api/ioctl/ioctl-number.rst, as of Linux 7.3.
+pub(crate) const IOCTL_TYPE: u32 = 0xDA;
 
 /// Most ranges in one `IOCTL_WRAP`.
 pub(crate) const MAX_RANGES: u32 = 1024;
 
+// Kinds of memory: `memory` of `Info` and `Query`.
+pub(crate) const MEMORY_SYSTEM: u32 = 1;
+pub(crate) const MEMORY_CONTIGUOUS: u32 = 2;
+pub(crate) const MEMORY_MEMFD: u32 = 3;
+
 // Flags of `Alloc`.
 
-/// One run of pages without a gap, for devices that cannot gather pages.
-pub(crate) const ALLOC_CONTIGUOUS: u32 = 0x1;
+/// Below 4 GiB of physical memory, for devices with 32-bit DMA addresses.
+pub(crate) const ALLOC_BELOW_4G: u32 = 0x1;
 
-/// Below 4 GiB of the machine's memory, for devices with 32 address lines.
-pub(crate) const ALLOC_BELOW_4G: u32 = 0x2;
-
-/// Mapped write-combined by the CPU, in user space and in the kernel: quick to
-/// fill from one end to the other, slow to read. On x86 only: elsewhere it is not
-/// in `alloc_flags` of `Info`, and EINVAL.
-pub(crate) const ALLOC_WRITE_COMBINED: u32 = 0x4;
+/// Write-combined CPU mappings, in user space and in the kernel: fast sequential
+/// writes, slow reads. On x86 only; elsewhere INFO does not report
+/// `FEATURE_WRITE_COMBINED` and the flag is EINVAL.
+pub(crate) const ALLOC_WRITE_COMBINED: u32 = 0x2;
 
 /// Argument of `IOCTL_ALLOC`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Alloc {
-    /// In: bytes wanted, more than zero; the buffer has this rounded up to
-    /// whole pages, and lseek(fd, 0, SEEK_END) tells how many that are.
-    pub(crate) size: u64,
-    /// In: the most bytes in one entry of the scatter list: a page's size or
-    /// that times a power of two; or zero, which leaves it to the module and
-    /// gives chunks as large as can be had without waiting. Neighbours are not
-    /// merged, so that a page's size gives one entry a page. An importer's
-    /// device that takes shorter segments yet gets shorter ones. Must be zero
-    /// for contiguous memory.
+    /// In: sizeof(struct dmashare_alloc).
+    pub(crate) size: u32,
+    /// In: flags of the new fd: O_CLOEXEC, and O_RDONLY, O_WRONLY or O_RDWR.
+    pub(crate) fd_flags: u32,
+    /// In: bytes, more than zero; rounded up to whole pages. lseek(fd, 0,
+    /// SEEK_END) returns the result.
+    pub(crate) length: u64,
+    /// In: most bytes in one entry of the scatter list: the page size, or the
+    /// page size times a power of two; or zero, for entries of up to 2 MiB, as
+    /// long as are free. Entries are not merged with their neighbours, so that
+    /// the page size gives one entry a page. A device with a smaller maximum
+    /// segment size gets shorter entries. Must be zero for contiguous memory.
     pub(crate) max_chunk: u64,
-    /// In: `ALLOC_CONTIGUOUS` and so on.
+    /// In: `ALLOC_*`.
     pub(crate) flags: u32,
-    /// Out: how many entries the scatter list has.
-    pub(crate) chunks: u32,
-    /// Out: the dma-buf, opened O_RDWR | O_CLOEXEC; the caller closes it.
-    pub(crate) fd: i32,
-    /// In: must be zero.
-    pub(crate) reserved0: u32,
-    /// In: what the kernel calls the buffer (DMA_BUF_SET_NAME), ended by a zero
-    /// byte; an empty one leaves it without a name.
-    pub(crate) name: [u8; NAME_LEN as usize],
-    /// In: must be zero.
-    pub(crate) reserved: [u64; 2],
+    /// In: zero.
+    pub(crate) reserved: u32,
 }
 
-/// A part of a memfd.
+/// Bytes of the first version of `Alloc`.
+pub(crate) const ALLOC_SIZE_V0: u32 = 32;
+
+/// Part of a memfd.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Range {
-    /// A memfd, with F_SEAL_SHRINK and neither F_SEAL_WRITE nor
+    /// Fd of a memfd with F_SEAL_SHRINK, without F_SEAL_WRITE and
     /// F_SEAL_FUTURE_WRITE.
     pub(crate) memfd: i32,
-    /// Must be zero.
+    /// Zero.
     pub(crate) reserved: u32,
-    /// Where it begins, in bytes: whole pages.
+    /// First byte, a multiple of the page size.
     pub(crate) offset: u64,
-    /// Bytes, more than zero: whole pages.
-    pub(crate) size: u64,
+    /// Bytes, more than zero, a multiple of the page size.
+    pub(crate) length: u64,
 }
 
 /// Argument of `IOCTL_WRAP`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wrap {
-    /// In: address of an array of `Range`; the buffer is made of them in this
-    /// order.
-    pub(crate) ranges: u64,
-    /// In: how many, 1 to `MAX_RANGES`.
-    pub(crate) count: u32,
-    /// In: must be zero.
-    pub(crate) flags: u32,
-    /// Out: how many entries the scatter list has; pages of one range that
-    /// follow each other in memory are one.
-    pub(crate) chunks: u32,
-    /// Out: as in `Alloc`.
-    pub(crate) fd: i32,
+    /// In: sizeof(struct dmashare_wrap).
+    pub(crate) size: u32,
     /// In: as in `Alloc`.
-    pub(crate) name: [u8; NAME_LEN as usize],
-    /// In: must be zero.
-    pub(crate) reserved: [u64; 2],
+    pub(crate) fd_flags: u32,
+    /// In: address of an array of `Range`; the buffer consists of these ranges,
+    /// in this order.
+    pub(crate) ranges: u64,
+    /// In: number of ranges, 1 to `MAX_RANGES`.
+    pub(crate) count: u32,
+    /// In: zero.
+    pub(crate) flags: u32,
 }
 
-// What the module added to this kernel, in `nodes` of `Info`.
+/// Bytes of the first version of `Wrap`.
+pub(crate) const WRAP_SIZE_V0: u32 = 24;
 
-/// /dev/udmabuf is the module's.
+/// Argument of `IOCTL_QUERY`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Query {
+    /// In: sizeof(struct dmashare_query).
+    pub(crate) size: u32,
+    /// In: a dma-buf of this module, made through any of its nodes.
+    pub(crate) fd: i32,
+    /// Out: bytes.
+    pub(crate) length: u64,
+    /// Out: `MEMORY_*`.
+    pub(crate) memory: u32,
+    /// Out: `ALLOC_*` that it was allocated with.
+    pub(crate) flags: u32,
+    /// Out: entries of its scatter list, before any is cut for a device.
+    /// Adjacent pages of one memfd range are one entry.
+    pub(crate) chunks: u32,
+    /// Out: zero.
+    pub(crate) reserved: u32,
+}
+
+/// Bytes of the first version of `Query`.
+pub(crate) const QUERY_SIZE_V0: u32 = 32;
+
+// Features of a node: `features` of `Info`.
+
+/// `IOCTL_ALLOC`
+pub(crate) const FEATURE_ALLOC: u32 = 0x1;
+
+/// `IOCTL_WRAP`
+pub(crate) const FEATURE_WRAP: u32 = 0x2;
+
+/// `max_chunk` of `Alloc`
+pub(crate) const FEATURE_MAX_CHUNK: u32 = 0x4;
+
+/// `ALLOC_BELOW_4G`
+pub(crate) const FEATURE_BELOW_4G: u32 = 0x8;
+
+/// `ALLOC_WRITE_COMBINED`
+pub(crate) const FEATURE_WRITE_COMBINED: u32 = 0x10;
+
+// Nodes that the module added to this kernel: `nodes` of `Info`.
+
+/// /dev/udmabuf
 pub(crate) const NODE_UDMABUF: u32 = 0x1;
 
-/// /dev/dma_heap/system is the module's.
+/// /dev/dma_heap/system
 pub(crate) const NODE_DMA_HEAP: u32 = 0x2;
 
-/// The kernel's dma_heap framework has a heap "dmashare", the module's.
+/// The heap "dmashare" of the kernel's dma_heap framework
 pub(crate) const NODE_HEAP: u32 = 0x4;
 
 /// Argument of `IOCTL_INFO`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Info {
-    /// Out: `API_VERSION` of the module.
-    pub(crate) version: u32,
-    /// Out: the flags that `IOCTL_ALLOC` takes.
-    pub(crate) alloc_flags: u32,
-    /// Out: `NODE_UDMABUF` and so on.
+    /// In: sizeof(struct dmashare_info).
+    pub(crate) size: u32,
+    /// Out: `MEMORY_*` of this node.
+    pub(crate) memory: u32,
+    /// Out: `FEATURE_*` of this node.
+    pub(crate) features: u64,
+    /// Out: `NODE_*` that the module added to this kernel.
     pub(crate) nodes: u32,
     /// Out: zero.
-    pub(crate) reserved0: u32,
+    pub(crate) reserved: u32,
     /// Out: most bytes in one buffer, now.
-    pub(crate) max_buffer: u64,
-    /// Out: bytes in live buffers that were made through this open file.
+    pub(crate) buffer_max: u64,
+    /// Out: bytes in live buffers made through this open file.
     pub(crate) file_used: u64,
     /// Out: most bytes in them, now.
     pub(crate) file_max: u64,
-    /// Out: bytes in all live buffers.
+    /// Out: bytes in live buffers made by the caller's user.
+    pub(crate) user_used: u64,
+    /// Out: most bytes in them, now.
+    pub(crate) user_max: u64,
+    /// Out: bytes in all live buffers, /dev/udmabuf's apart.
     pub(crate) total_used: u64,
     /// Out: most bytes in them, now.
     pub(crate) total_max: u64,
-    /// Out: how many live buffers there are.
+    /// Out: number of live buffers, /dev/udmabuf's apart.
     pub(crate) buffers: u64,
-    /// Out: zero.
-    pub(crate) reserved: [u64; 3],
 }
+
+/// Bytes of the first version of `Info`.
+pub(crate) const INFO_SIZE_V0: u32 = 88;
+
+/// Report features of this node, and the limits.
+///
+/// Return: 0, or -1 with errno:
+///
+/// * EINVAL, E2BIG: `size`, as described at the head of this file.
+/// * EFAULT: the argument is not memory of the caller.
+pub(crate) const IOCTL_INFO: Opcode = opcode::none(IOCTL_TYPE as u8, 0x00);
 
 /// Allocate zeroed memory and export it as a dma-buf.
 ///
-/// The memory is charged to the caller's memory cgroup, but for contiguous runs
-/// longer than the kernel's page allocator has (4 MiB on x86-64), which no cgroup
-/// can count. It lives until the last fd, mapping and importer let go of it, which
-/// may be long after the caller's end.
+/// The memory is charged to the caller's memory cgroup, with one exception:
+/// contiguous runs longer than the page allocator supports (4 MiB on x86-64),
+/// which a module cannot charge. It comes from NUMA nodes that the caller's cpuset
+/// allows. It is freed with the last fd, mapping and importer, possibly long after
+/// the caller's exit.
 ///
-/// Return: 0, or -1 with errno:
+/// Return: the fd of the dma-buf, or -1 with errno:
 ///
-/// * EINVAL: `size` is zero, `max_chunk` is no power of two of pages or does not
-///   go with `flags`, a flag is unknown, `name` has no end, or something reserved
-///   is not zero.
-/// * E2BIG: one of the limits in /sys/module/dmashare/parameters does not allow
-///   it: max_buffer_mb for one buffer, max_file_mb for all live buffers that were
-///   made through this open file, max_total_mb for all live buffers. Or it is
-///   more than the module can count: 4 GiB for a contiguous buffer, 2^31 - 1
-///   pages for another.
-/// * ENOMEM: the system or the memory cgroup has not that much to give, or no
-///   free run of that length; no other process is killed to make room.
+/// * EINVAL: `length` is zero, `max_chunk` is not the page size times a power of two
+///   or not allowed here, a flag or a reserved field is not valid.
+/// * EFBIG: one buffer of this length is not allowed (max_buffer_mb in
+///   /sys/module/dmashare/parameters), or is more than 4 GiB of contiguous memory
+///   or 2^31 - 1 pages of other memory.
+/// * EDQUOT: max_file_mb, max_user_mb or max_total_mb does not allow it now.
+/// * ENOMEM: the system or the memory cgroup does not have that much memory, or
+///   no free run of that length; no process is killed to make room.
 /// * EMFILE: the caller has no free file descriptor.
-/// * EINTR: the caller was killed meanwhile.
-/// * EFAULT: the argument is not the caller's memory.
-pub(crate) const IOCTL_ALLOC: Opcode = opcode::read_write::<Alloc>(b'D', 0x01);
+/// * EINTR: the caller was killed.
+/// * E2BIG, EFAULT: as for `IOCTL_INFO`.
+pub(crate) const IOCTL_ALLOC: Opcode = opcode::none(IOCTL_TYPE as u8, 0x01);
 
 /// Export memory of memfds as a dma-buf, without a copy.
 ///
-/// The pages are pinned and stay charged to whom they were charged; what is not
-/// there yet is allocated. While the buffer lives, F_SEAL_WRITE cannot be added
-/// (EBUSY). A hole that is punched takes the pages from the memfd, not from the
-/// buffer.
+/// The pages are pinned and stay charged as they were. Pages that the memfd does
+/// not have yet are allocated. While the buffer lives, F_SEAL_WRITE cannot be added
+/// (EBUSY).
+///
+/// A hole punched into the memfd (fallocate(2)) removes whole pages from the
+/// memfd; the buffer keeps them. A hole that covers only a part of a huge page
+/// zeroes that part in both.
+///
+/// All arguments are checked before the first page is allocated. If memory runs
+/// out after that, or the caller is killed, then pages allocated so far stay in
+/// the memfd.
+///
+/// Return: the fd of the dma-buf, or -1 with errno:
+///
+/// * EINVAL: no range, too many, one that is not whole pages, is empty or exceeds
+///   its memfd's size; a memfd without F_SEAL_SHRINK or with F_SEAL_WRITE or
+///   F_SEAL_FUTURE_WRITE; a flag or a reserved field is not valid.
+/// * EBADF: a memfd is not an open file.
+/// * EBADFD: a memfd is not a file of tmpfs or hugetlbfs.
+/// * EACCES: a memfd is not open for writing.
+/// * EMLINK: a page would be pinned too often (16,384 times).
+/// * ENOSPC, EIO: the memfd's pages cannot be allocated or read: no free huge
+///   pages, or a hardware memory error.
+/// * EFBIG: as for `IOCTL_ALLOC`, or a range of 4 GiB or more.
+/// * EDQUOT, ENOMEM, EMFILE, EINTR, E2BIG, EFAULT: as for `IOCTL_ALLOC`,
+///   `ranges` included.
+pub(crate) const IOCTL_WRAP: Opcode = opcode::none(IOCTL_TYPE as u8, 0x02);
+
+/// Describe a dma-buf of this module.
 ///
 /// Return: 0, or -1 with errno:
 ///
-/// * EINVAL: no range, too many, one that is not whole pages, is empty or goes
-///   beyond its memfd's end; a memfd without F_SEAL_SHRINK or with F_SEAL_WRITE
-///   or F_SEAL_FUTURE_WRITE; `name` has no end; `flags` or something reserved is
-///   not zero.
-/// * EBADF: a memfd is no open file.
-/// * EBADFD: a memfd is no file of the memory file systems.
-/// * EACCES: a memfd is not open for writing.
-/// * ENOSPC, EIO: the memfd's pages cannot be had, for want of huge pages or of
-///   commit limit, or because of a failing memory.
-/// * E2BIG, ENOMEM, EMFILE, EINTR, EFAULT: as for `IOCTL_ALLOC`, `ranges`
-///   included; and E2BIG for a range of 4 GiB or more.
-pub(crate) const IOCTL_WRAP: Opcode = opcode::read_write::<Wrap>(b'D', 0x02);
-
-/// What the module speaks, and what is left of its limits.
-///
-/// Return: 0, or -1 with errno EFAULT: the argument is not the caller's memory.
-pub(crate) const IOCTL_INFO: Opcode = opcode::read::<Info>(b'D', 0x03);
+/// * EBADF: `fd` is not an open file.
+/// * EINVAL: `fd` is not a dma-buf of this module; a reserved field is not zero.
+/// * E2BIG, EFAULT: as for `IOCTL_INFO`.
+pub(crate) const IOCTL_QUERY: Opcode = opcode::none(IOCTL_TYPE as u8, 0x03);
 
 /// Each of the above as an expression in C, and what it is here: the test
 /// `host_uapi` has a C compiler check them.
 #[cfg(test)]
 #[rustfmt::skip]
 pub(crate) const LAYOUT: &[(&str, usize)] = &[
-    ("DMASHARE_API_VERSION", API_VERSION as usize),
-    ("DMASHARE_NAME_LEN", NAME_LEN as usize),
+    ("DMASHARE_IOCTL_TYPE", IOCTL_TYPE as usize),
     ("DMASHARE_MAX_RANGES", MAX_RANGES as usize),
-    ("DMASHARE_ALLOC_CONTIGUOUS", ALLOC_CONTIGUOUS as usize),
+    ("DMASHARE_MEMORY_SYSTEM", MEMORY_SYSTEM as usize),
+    ("DMASHARE_MEMORY_CONTIGUOUS", MEMORY_CONTIGUOUS as usize),
+    ("DMASHARE_MEMORY_MEMFD", MEMORY_MEMFD as usize),
     ("DMASHARE_ALLOC_BELOW_4G", ALLOC_BELOW_4G as usize),
     ("DMASHARE_ALLOC_WRITE_COMBINED", ALLOC_WRITE_COMBINED as usize),
     ("sizeof(struct dmashare_alloc)", size_of::<Alloc>()),
     ("offsetof(struct dmashare_alloc, size)", offset_of!(Alloc, size)),
+    ("offsetof(struct dmashare_alloc, fd_flags)", offset_of!(Alloc, fd_flags)),
+    ("offsetof(struct dmashare_alloc, length)", offset_of!(Alloc, length)),
     ("offsetof(struct dmashare_alloc, max_chunk)", offset_of!(Alloc, max_chunk)),
     ("offsetof(struct dmashare_alloc, flags)", offset_of!(Alloc, flags)),
-    ("offsetof(struct dmashare_alloc, chunks)", offset_of!(Alloc, chunks)),
-    ("offsetof(struct dmashare_alloc, fd)", offset_of!(Alloc, fd)),
-    ("offsetof(struct dmashare_alloc, reserved0)", offset_of!(Alloc, reserved0)),
-    ("offsetof(struct dmashare_alloc, name)", offset_of!(Alloc, name)),
     ("offsetof(struct dmashare_alloc, reserved)", offset_of!(Alloc, reserved)),
+    ("DMASHARE_ALLOC_SIZE_V0", ALLOC_SIZE_V0 as usize),
     ("sizeof(struct dmashare_range)", size_of::<Range>()),
     ("offsetof(struct dmashare_range, memfd)", offset_of!(Range, memfd)),
     ("offsetof(struct dmashare_range, reserved)", offset_of!(Range, reserved)),
     ("offsetof(struct dmashare_range, offset)", offset_of!(Range, offset)),
-    ("offsetof(struct dmashare_range, size)", offset_of!(Range, size)),
+    ("offsetof(struct dmashare_range, length)", offset_of!(Range, length)),
     ("sizeof(struct dmashare_wrap)", size_of::<Wrap>()),
+    ("offsetof(struct dmashare_wrap, size)", offset_of!(Wrap, size)),
+    ("offsetof(struct dmashare_wrap, fd_flags)", offset_of!(Wrap, fd_flags)),
     ("offsetof(struct dmashare_wrap, ranges)", offset_of!(Wrap, ranges)),
     ("offsetof(struct dmashare_wrap, count)", offset_of!(Wrap, count)),
     ("offsetof(struct dmashare_wrap, flags)", offset_of!(Wrap, flags)),
-    ("offsetof(struct dmashare_wrap, chunks)", offset_of!(Wrap, chunks)),
-    ("offsetof(struct dmashare_wrap, fd)", offset_of!(Wrap, fd)),
-    ("offsetof(struct dmashare_wrap, name)", offset_of!(Wrap, name)),
-    ("offsetof(struct dmashare_wrap, reserved)", offset_of!(Wrap, reserved)),
+    ("DMASHARE_WRAP_SIZE_V0", WRAP_SIZE_V0 as usize),
+    ("sizeof(struct dmashare_query)", size_of::<Query>()),
+    ("offsetof(struct dmashare_query, size)", offset_of!(Query, size)),
+    ("offsetof(struct dmashare_query, fd)", offset_of!(Query, fd)),
+    ("offsetof(struct dmashare_query, length)", offset_of!(Query, length)),
+    ("offsetof(struct dmashare_query, memory)", offset_of!(Query, memory)),
+    ("offsetof(struct dmashare_query, flags)", offset_of!(Query, flags)),
+    ("offsetof(struct dmashare_query, chunks)", offset_of!(Query, chunks)),
+    ("offsetof(struct dmashare_query, reserved)", offset_of!(Query, reserved)),
+    ("DMASHARE_QUERY_SIZE_V0", QUERY_SIZE_V0 as usize),
+    ("DMASHARE_FEATURE_ALLOC", FEATURE_ALLOC as usize),
+    ("DMASHARE_FEATURE_WRAP", FEATURE_WRAP as usize),
+    ("DMASHARE_FEATURE_MAX_CHUNK", FEATURE_MAX_CHUNK as usize),
+    ("DMASHARE_FEATURE_BELOW_4G", FEATURE_BELOW_4G as usize),
+    ("DMASHARE_FEATURE_WRITE_COMBINED", FEATURE_WRITE_COMBINED as usize),
     ("DMASHARE_NODE_UDMABUF", NODE_UDMABUF as usize),
     ("DMASHARE_NODE_DMA_HEAP", NODE_DMA_HEAP as usize),
     ("DMASHARE_NODE_HEAP", NODE_HEAP as usize),
     ("sizeof(struct dmashare_info)", size_of::<Info>()),
-    ("offsetof(struct dmashare_info, version)", offset_of!(Info, version)),
-    ("offsetof(struct dmashare_info, alloc_flags)", offset_of!(Info, alloc_flags)),
+    ("offsetof(struct dmashare_info, size)", offset_of!(Info, size)),
+    ("offsetof(struct dmashare_info, memory)", offset_of!(Info, memory)),
+    ("offsetof(struct dmashare_info, features)", offset_of!(Info, features)),
     ("offsetof(struct dmashare_info, nodes)", offset_of!(Info, nodes)),
-    ("offsetof(struct dmashare_info, reserved0)", offset_of!(Info, reserved0)),
-    ("offsetof(struct dmashare_info, max_buffer)", offset_of!(Info, max_buffer)),
+    ("offsetof(struct dmashare_info, reserved)", offset_of!(Info, reserved)),
+    ("offsetof(struct dmashare_info, buffer_max)", offset_of!(Info, buffer_max)),
     ("offsetof(struct dmashare_info, file_used)", offset_of!(Info, file_used)),
     ("offsetof(struct dmashare_info, file_max)", offset_of!(Info, file_max)),
+    ("offsetof(struct dmashare_info, user_used)", offset_of!(Info, user_used)),
+    ("offsetof(struct dmashare_info, user_max)", offset_of!(Info, user_max)),
     ("offsetof(struct dmashare_info, total_used)", offset_of!(Info, total_used)),
     ("offsetof(struct dmashare_info, total_max)", offset_of!(Info, total_max)),
     ("offsetof(struct dmashare_info, buffers)", offset_of!(Info, buffers)),
-    ("offsetof(struct dmashare_info, reserved)", offset_of!(Info, reserved)),
+    ("DMASHARE_INFO_SIZE_V0", INFO_SIZE_V0 as usize),
+    ("DMASHARE_IOCTL_INFO", IOCTL_INFO as usize),
     ("DMASHARE_IOCTL_ALLOC", IOCTL_ALLOC as usize),
     ("DMASHARE_IOCTL_WRAP", IOCTL_WRAP as usize),
-    ("DMASHARE_IOCTL_INFO", IOCTL_INFO as usize),
+    ("DMASHARE_IOCTL_QUERY", IOCTL_QUERY as usize),
 ];
