@@ -56,28 +56,23 @@ pub(crate) fn module_alloc(module: i32, size: u64) -> i32 {
     /// `struct dmashare_alloc` of kmod/dmashare_uapi.h.
     #[repr(C)]
     struct Allocation {
-        size: u64,
+        size: u32,
+        fd_flags: u32,
+        length: u64,
         max_chunk: u64,
         flags: u32,
-        chunks: u32,
-        fd: i32,
-        reserved0: u32,
-        name: [u8; 32],
-        reserved: [u64; 2],
+        reserved: u32,
     }
-    let mut data = Allocation {
-        size,
+    let data = Allocation {
+        size: 32,
+        fd_flags: (libc::O_RDWR | libc::O_CLOEXEC).cast_unsigned(),
+        length: size,
         max_chunk: 0,
         flags: 0,
-        chunks: 0,
-        fd: -1,
-        reserved0: 0,
-        name: [0; 32],
-        reserved: [0; 2],
+        reserved: 0,
     };
-    // SAFETY: DMASHARE_IOCTL_ALLOC reads and writes one of these.
-    check(unsafe { libc::ioctl(module, 0xc050_4401, &raw mut data) });
-    data.fd
+    // SAFETY: DMASHARE_IOCTL_ALLOC reads one of these.
+    check(unsafe { libc::ioctl(module, 0xda01, &raw const data) })
 }
 
 /// A dma-buf of a memfd that cannot shrink, by a node that is open.

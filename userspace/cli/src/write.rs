@@ -118,7 +118,7 @@ pub(crate) enum Exporter {
     DmaHeap,
     /// /dev/udmabuf
     Udmabuf,
-    /// /dev/dmashare
+    /// /dev/dmashare/system
     Module,
     /// A DRM card's dumb buffers
     Dumb,

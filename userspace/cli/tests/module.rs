@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use dmashare::alloc::Module;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -41,7 +40,6 @@ fn is_loaded() -> bool {
 fn the_status_is_told_with_what_would_help() {
     let folder = TempDir::new().unwrap();
     let json: Value = serde_json::from_str(&prints(folder.path(), &["status", "--json"])).unwrap();
-    assert_eq!(json["speaks"], Module::VERSION);
     assert_eq!(json["loaded"], is_loaded());
     let text = prints(folder.path(), &["status"]);
     if !is_loaded() {
@@ -50,7 +48,7 @@ fn the_status_is_told_with_what_would_help() {
             json["problem"]
                 .as_str()
                 .unwrap()
-                .contains("/dev/dmashare: open: "),
+                .contains("/dev/dmashare/system: open: "),
             "{json}"
         );
         assert!(text.contains("our kernel module would"), "{text}");
@@ -93,12 +91,6 @@ fn what_cannot_be_loaded() {
     assert!(slip.contains("did you mean max_buffer_mb"), "{slip}");
     assert!(load(&["heap=1"], 2).contains("it has max_buffer_mb, colour"));
     assert!(load(&["colour"], 2).contains("NAME=VALUE"));
-    std::fs::write(path.join("old.ko"), [FAKE, b"version=1\0"].concat()).unwrap();
-    let old = says(path, &["load", "--file", "old.ko"], 1);
-    assert!(
-        old.contains("of version 1") && old.contains("module build"),
-        "{old}"
-    );
     // The kernel's own word, whatever it is for this user: never a success.
     let refused = load(&["colour=3"], 1);
     assert!(refused.contains("fake.ko: load: "), "{refused}");
@@ -130,7 +122,7 @@ fn anothers_file_is_not_loaded() {
     assert!(says(folder.path(), &["load"], 1).contains("--file dmashare.ko"));
 }
 
-/// A source of this version, and of a kernel the part of its Makefile that
+/// A source of the module, and of a kernel the part of its Makefile that
 /// builds a module: here of one file that is compiled, or not.
 struct Tree(TempDir);
 
@@ -142,9 +134,7 @@ impl Tree {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let version = Module::VERSION;
-        let header = format!("#define DMASHARE_API_VERSION {version}\n");
-        write("source/dmashare_uapi.h", &header);
+        write("source/dmashare_uapi.h", "");
         write("source/main.c", c);
         write("source/part/part.h", "int part;\n");
         write("source/stale.o", "of another kernel");
@@ -254,13 +244,4 @@ fn what_is_missing_for_a_build_is_named() {
             "{headers}"
         );
     }
-
-    let old = "#define DMASHARE_API_VERSION 1\n";
-    std::fs::write(path.join("source/dmashare_uapi.h"), old).unwrap();
-    let old = build(&["--source", "source", "--kernel-dir", "kernel"], 1);
-    assert!(old.contains("of version 1"), "{old}");
-    assert!(
-        old.contains(&format!("speaks {}", Module::VERSION)),
-        "{old}"
-    );
 }

@@ -116,9 +116,10 @@ impl Udmabuf {
             name: NODE.to_owned(),
             source,
             help: match source {
-                // So it says E2BIG, as the kernel's own does.
-                Errno::INVAL if is_ours() => format!(
-                    "{}; or the limits in /sys/module/dmashare/parameters are reached",
+                // It answers so over a limit, too.
+                Errno::NOMEM if is_ours() => format!(
+                    "{}; or raise max_udmabuf_mb, max_user_mb or max_file_mb in \
+                     /sys/module/dmashare/parameters",
                     help(source)
                 ),
                 _ => help(source).to_owned(),
@@ -162,7 +163,7 @@ impl Allocate for Udmabuf {
 /// The most that one buffer can have; unknown before the module is loaded.
 pub(super) fn largest() -> Option<Limit> {
     if is_ours() {
-        return module::largest();
+        return module::largest_udmabuf();
     }
     limit::of_module(
         "/sys/module/udmabuf/parameters/size_limit_mb",

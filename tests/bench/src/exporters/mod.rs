@@ -36,7 +36,7 @@ impl Exporter {
         match self {
             Exporter::SystemHeap => "/dev/dma_heap/system",
             Exporter::Udmabuf => "/dev/udmabuf",
-            Exporter::Module => "/dev/dmashare",
+            Exporter::Module => "/dev/dmashare/system",
         }
     }
 

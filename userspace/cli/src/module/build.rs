@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use dmashare::alloc;
 
 use super::KO;
 use crate::failure::Failure;
@@ -38,7 +37,6 @@ const HEADER: &str = "dmashare_uapi.h";
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let source = source(options.source.as_deref())?;
-    is_of_our_version(&source)?;
     let kernel = kernel(options.kernel_dir.as_deref())?;
     if !options.output.is_dir() {
         let output = options.output.display();
@@ -78,27 +76,6 @@ fn source(asked: Option<&Path>) -> Result<PathBuf, Failure> {
              get dmashare's source and name its folder kmod by --source"
         ))
     })
-}
-
-/// A module of an older interface would be built, loaded, and not understood.
-fn is_of_our_version(source: &Path) -> Result<(), Failure> {
-    let header = source.join(HEADER);
-    let text = fs::read_to_string(&header).map_err(|error| at(&header, &error))?;
-    let version = text.lines().find_map(|line| {
-        let value = line.strip_prefix("#define DMASHARE_API_VERSION ")?;
-        value.trim().parse::<u32>().ok()
-    });
-    match version {
-        Some(version) if version >= alloc::Module::VERSION => Ok(()),
-        _ => Err(Failure::failed(format!(
-            "{}: of version {} of the module's interface, and this program speaks {}; take the \
-             source of this release, {}",
-            header.display(),
-            version.map_or("?".to_owned(), |version| version.to_string()),
-            alloc::Module::VERSION,
-            env!("CARGO_PKG_VERSION"),
-        ))),
-    }
 }
 
 fn kernel(asked: Option<&Path>) -> Result<PathBuf, Failure> {

@@ -8,7 +8,6 @@ use std::process::Command;
 
 use clap::Args;
 use dmashare::Errno;
-use dmashare::alloc;
 
 use super::modinfo::Modinfo;
 use super::refusal::{Loader, errno};
@@ -77,14 +76,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .iter()
         .map(|Parameter { name, value }| format!("{name}={value}"))
         .collect();
-    // It would load, and then understand nothing of what this program asks.
-    let ours = alloc::Module::VERSION;
-    if let Some(version) = modinfo.version.filter(|version| *version < ours) {
-        return Err(Failure::failed(format!(
-            "the module: it is of version {version} of its interface, and this program speaks \
-             {ours}; build that of this release by `dmashare module build`"
-        )));
-    }
     // Known before anyone has to be root.
     if Path::new(SYSFS).exists() {
         return Err(refused("the module", Errno::EXIST, &modinfo));
@@ -100,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         }
     };
     let version = shown("version").unwrap_or_else(|| "unknown".to_owned());
-    told::lines(&[format!("loaded {from}, version {version} of its interface")])
+    told::lines(&[format!("loaded {from}, version {version}")])
 }
 
 fn refused(what: &str, answer: Errno, modinfo: &Modinfo) -> Failure {

@@ -22,7 +22,7 @@ pub(crate) enum Module {
     Load(load::Options),
     /// Unload it, once nobody uses it; as root
     Unload,
-    /// Show whether it is loaded, its version, parameters and limits, and what is used of them
+    /// Show the loaded module: nodes and access to them, limits, use and parameters
     Status {
         /// Print JSON
         #[arg(long)]

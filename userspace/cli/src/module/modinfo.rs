@@ -3,11 +3,13 @@
 use std::path::Path;
 
 /// The parameters of the module of this release, where there is no file to ask.
-const KNOWN: [&str; 5] = [
+const KNOWN: [&str; 7] = [
     "heap",
     "max_buffer_mb",
     "max_file_mb",
     "max_total_mb",
+    "max_udmabuf_mb",
+    "max_user_mb",
     "standard_nodes",
 ];
 
@@ -18,8 +20,6 @@ pub(super) struct Modinfo {
     pub(super) parameters: Vec<String>,
     /// The release of the kernel that it was built for.
     pub(super) release: Option<String>,
-    /// Of its interface.
-    pub(super) version: Option<u32>,
 }
 
 impl Modinfo {
@@ -28,7 +28,6 @@ impl Modinfo {
         Modinfo {
             parameters: KNOWN.map(str::to_owned).into(),
             release: None,
-            version: None,
         }
     }
 
@@ -57,7 +56,6 @@ impl Modinfo {
                 .filter_map(|value| Some(value.split_once(':')?.0.to_owned()))
                 .collect(),
             release: vermagic.split_whitespace().next().map(str::to_owned),
-            version: values(b"version").find_map(|value| value.parse().ok()),
         })
     }
 
@@ -105,7 +103,7 @@ fn distance(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
 
-    const MODULE: &[u8] = b"\x7fELF\0\0version=2\0parm=heap:Add a heap\0parmtype=heap:bool\0\
+    const MODULE: &[u8] = b"\x7fELF\0\0version=0.1.0\0parm=heap:Add a heap\0parmtype=heap:bool\0\
         parmtype=max_buffer_mb:uint\0vermagic=6.1.0-18-amd64 SMP preempt mod_unload \0rest";
 
     #[test]
@@ -113,7 +111,6 @@ mod tests {
         let modinfo = Modinfo::parse(MODULE).unwrap();
         assert_eq!(modinfo.parameters, ["heap", "max_buffer_mb"]);
         assert_eq!(modinfo.release.as_deref(), Some("6.1.0-18-amd64"));
-        assert_eq!(modinfo.version, Some(2));
         assert_eq!(Modinfo::parse(b"\xfd7zXZ\0"), None);
         assert_eq!(Modinfo::of(Path::new("/no such file")), Modinfo::known());
     }

@@ -33,7 +33,7 @@ fn help(answer: Errno, users: Option<u64>, heap: bool) -> String {
             };
             format!(
                 "{users} open file of a node of its or a live buffer: {BUFFERS} lists the \
-                 buffers and who made them, `fuser -v /dev/dmashare` who has the node open"
+                 buffers and who made them, `fuser -v /dev/dmashare/*` who has a node open"
             )
         }
         _ => "dmesg may say more".to_owned(),

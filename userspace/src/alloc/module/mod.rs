@@ -430,13 +430,24 @@ pub(super) fn within_ranges(count: usize) -> Result<(), AllocError> {
     }
 }
 
-/// The most that one buffer can have, also of the nodes that it offers in place
-/// of the kernel's; unknown where it is not loaded.
+/// Most bytes in one buffer, also of the nodes that the module adds to the kernel;
+/// unknown where it is not loaded.
 pub(super) fn largest() -> Option<Limit> {
     limit::of_module(
         "/sys/module/dmashare/parameters/max_buffer_mb",
         info::MAX_BUFFER,
     )
+}
+
+/// As [`largest`], of the `/dev/udmabuf` that the module adds: its buffers have a
+/// limit of their own.
+pub(super) fn largest_udmabuf() -> Option<Limit> {
+    let all = limit::of_module(
+        "/sys/module/dmashare/parameters/max_udmabuf_mb",
+        "max_udmabuf_mb of the module dmashare (/sys/module/dmashare/parameters), for all \
+         buffers of its /dev/udmabuf",
+    );
+    largest().map(|buffer| buffer.or(all))
 }
 
 impl Allocate for Module {
