@@ -36,7 +36,7 @@ pub(super) enum Item {
         name: String,
         doc: KernelDoc,
         fields: Vec<Field>,
-        /// `#define DMASHARE_NAME_SIZE_V0 bytes`, right behind it.
+        /// `#define DMASHARE_NAME_SIZE_V0 bytes`, the next behind it.
         first_size: Option<Constant>,
     },
     /// `#define DMASHARE_IOCTL_NAME _IO(DMASHARE_…, number)`
@@ -262,9 +262,10 @@ impl<'t> Reader<'t> {
         // Without a comment it belongs to the line before, which ended an item.
         let is_size = name.ends_with(SIZE_V0);
         let behind_empty_line = self.at == 0 || self.lines[self.at - 1].is_empty();
-        let last = self.header.items.last_mut();
-        match last.filter(|_| !behind_empty_line) {
-            Some(Item::Constants { constants, .. }) if !is_size => constants.push(constant),
+        match self.header.items.last_mut() {
+            Some(Item::Constants { constants, .. }) if !is_size && !behind_empty_line => {
+                constants.push(constant);
+            }
             Some(Item::Struct {
                 name: structure,
                 fields,

@@ -16,6 +16,10 @@ const ABOUT: &str = "\
 
 const HEAD: &str = "
 #![allow(dead_code, reason = \"it is all of the header, used here or not\")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = \"the type of an ioctl was checked to have 8 bits\"
+)]
 
 #[cfg(test)]
 use std::mem::offset_of;

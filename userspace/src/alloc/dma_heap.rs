@@ -182,7 +182,7 @@ impl Allocate for DmaHeap {
                 help: match (source, module::largest()) {
                     (Errno::NOMEM, None) => "free memory, or ask for less",
                     // One of its heaps has its limits, and this one may be.
-                    (Errno::NOMEM | Errno::TOOBIG, _) => {
+                    (Errno::NOMEM | Errno::FBIG | Errno::DQUOT, _) => {
                         "free memory, or ask for less; a heap of the module dmashare has its \
                          limits, in /sys/module/dmashare/parameters"
                     }

@@ -27,6 +27,10 @@
 //! one exception, described at `IOCTL_WRAP`.
 
 #![allow(dead_code, reason = "it is all of the header, used here or not")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the type of an ioctl was checked to have 8 bits"
+)]
 
 #[cfg(test)]
 use std::mem::offset_of;
@@ -259,8 +263,10 @@ pub(crate) const IOCTL_ALLOC: Opcode = opcode::none(IOCTL_TYPE as u8, 0x01);
 /// * ENOSPC, EIO: the memfd's pages cannot be allocated or read: no free huge
 ///   pages, or a hardware memory error.
 /// * EFBIG: as for `IOCTL_ALLOC`, or a range of 4 GiB or more.
-/// * EDQUOT, ENOMEM, EMFILE, EINTR, E2BIG, EFAULT: as for `IOCTL_ALLOC`,
-///   `ranges` included.
+/// * ENOMEM: memory ran out. Missing pages are allocated as by a write(2) to the
+///   memfd, for which the OOM killer may make room.
+/// * EDQUOT, EMFILE, EINTR, E2BIG, EFAULT: as for `IOCTL_ALLOC`, `ranges`
+///   included.
 pub(crate) const IOCTL_WRAP: Opcode = opcode::none(IOCTL_TYPE as u8, 0x02);
 
 /// Describe a dma-buf of this module.
