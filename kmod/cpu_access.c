@@ -183,7 +183,7 @@ int dmashare_cpu_begin(struct dmashare_buffer *buffer, enum dma_data_direction d
 		return ret;
 
 	if (writes) {
-		spare = kzalloc_obj(*spare, GFP_KERNEL_ACCOUNT);
+		spare = kzalloc_obj(*spare, DMASHARE_GFP_ACCOUNT);
 		if (!spare)
 			return -ENOMEM;
 	}

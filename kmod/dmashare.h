@@ -3,6 +3,7 @@
 #ifndef DMASHARE_H
 #define DMASHARE_H
 
+#include <linux/gfp.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/scatterlist.h>
@@ -19,6 +20,13 @@ struct module;
 
 /* Bytes between two looks at signals, where work on a buffer takes long. */
 #define DMASHARE_STEP (4 << 20)
+
+/*
+ * For tables and the like: charged to the caller, who decides how many they are, and
+ * an error where they do not fit, rather than the end of a process.
+ */
+#define DMASHARE_GFP_ACCOUNT \
+	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 /* quota.c: limits on the memory held by buffers */
 struct dmashare_file_account;

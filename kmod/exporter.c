@@ -31,7 +31,7 @@ static int dmashare_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *at
 	struct dmashare_buffer *buffer = dmabuf->priv;
 	struct dmashare_attachment *attachment;
 
-	attachment = kzalloc_obj(*attachment, GFP_KERNEL_ACCOUNT);
+	attachment = kzalloc_obj(*attachment, DMASHARE_GFP_ACCOUNT);
 	if (!attachment)
 		return -ENOMEM;
 
@@ -111,7 +111,7 @@ static int dmashare_fill_table(struct sg_table *table, struct dmashare_memory *m
 		for (done = 0; done < chunk->length; count++)
 			done += dmashare_segment(chunk, done, max_segment, boundary);
 
-	ret = sg_alloc_table(table, count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	ret = sg_alloc_table(table, count, DMASHARE_GFP_ACCOUNT);
 	if (ret)
 		return ret;
 
@@ -133,7 +133,7 @@ static struct sg_table *dmashare_map_dma_buf(struct dma_buf_attachment *attach,
 	struct dmashare_mapping *mapping;
 	int ret;
 
-	mapping = kzalloc_obj(*mapping, GFP_KERNEL_ACCOUNT);
+	mapping = kzalloc_obj(*mapping, DMASHARE_GFP_ACCOUNT);
 	if (!mapping)
 		return ERR_PTR(-ENOMEM);
 
@@ -329,7 +329,7 @@ static struct dmashare_buffer *dmashare_buffer_new(const struct dmashare_request
 			return ERR_PTR(ret);
 	}
 
-	buffer = kzalloc_obj(*buffer, GFP_KERNEL_ACCOUNT);
+	buffer = kzalloc_obj(*buffer, DMASHARE_GFP_ACCOUNT);
 	if (!buffer)
 		return ERR_PTR(-ENOMEM);
 

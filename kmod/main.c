@@ -85,7 +85,9 @@ static long dmashare_read(void *to, size_t known, size_t first, const void __use
 		return -E2BIG;
 
 	ret = copy_struct_from_user(to, known, arg, size);
-	return ret ?: size;
+	if (ret)
+		return ret;
+	return size;
 }
 
 /* Copy an answer out; where that fails halfway, the argument is as it was. */

@@ -191,7 +191,7 @@ static int dmashare_pin_ranges(struct dmashare_memory *memory, struct file **mem
 	long ret;
 
 	pins = kvmalloc_array(memory->size >> PAGE_SHIFT, sizeof(*pins),
-			      GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+			      DMASHARE_GFP_ACCOUNT);
 	if (!pins)
 		return -ENOMEM;
 
@@ -202,7 +202,7 @@ static int dmashare_pin_ranges(struct dmashare_memory *memory, struct file **mem
 		found += ret;
 	}
 
-	ret = sg_alloc_table(&memory->chunks, found, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	ret = sg_alloc_table(&memory->chunks, found, DMASHARE_GFP_ACCOUNT);
 	if (ret)
 		goto unpin;
 
@@ -231,7 +231,7 @@ static struct file **dmashare_open_ranges(const struct dmashare_range *ranges, u
 	struct file **memfds;
 	u32 i;
 
-	memfds = kvmalloc_array(count, sizeof(*memfds), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	memfds = kvmalloc_array(count, sizeof(*memfds), DMASHARE_GFP_ACCOUNT);
 	if (!memfds)
 		return ERR_PTR(-ENOMEM);
 

@@ -122,7 +122,7 @@ static int dmashare_list_blocks(struct dmashare_memory *memory, u64 max_chunk)
 		count += max_chunk && max_chunk < length ? length >> ilog2(max_chunk) : 1;
 	}
 
-	ret = sg_alloc_table(&memory->chunks, count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	ret = sg_alloc_table(&memory->chunks, count, DMASHARE_GFP_ACCOUNT);
 	if (ret)
 		return ret;
 
@@ -164,7 +164,7 @@ static int dmashare_alloc_contiguous(struct dmashare_memory *memory,
 		return fatal_signal_pending(current) ? -EINTR : -ENOMEM;
 
 	if (dmashare_is_in_reach(page, shape->size, shape))
-		ret = sg_alloc_table(&memory->chunks, 1, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		ret = sg_alloc_table(&memory->chunks, 1, DMASHARE_GFP_ACCOUNT);
 	if (ret) {
 		dmashare_free_run(page, count);
 		return ret;

@@ -105,7 +105,7 @@ static long dmashare_pin_checked(struct file *memfd, u64 start, unsigned long co
 			return ret;
 	}
 
-	folios = kvmalloc_array(count, sizeof(*folios), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	folios = kvmalloc_array(count, sizeof(*folios), DMASHARE_GFP_ACCOUNT);
 	if (!folios)
 		return -ENOMEM;
 
@@ -178,7 +178,7 @@ static long dmashare_pin_checked(struct file *memfd, u64 start, unsigned long co
 	if (ret)
 		return ret;
 
-	pages = kvmalloc_array(count, sizeof(*pages), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	pages = kvmalloc_array(count, sizeof(*pages), DMASHARE_GFP_ACCOUNT);
 	if (!pages)
 		return -ENOMEM;
 

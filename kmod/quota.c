@@ -121,7 +121,7 @@ void __init dmashare_quota_init(void)
  */
 struct dmashare_file_account *dmashare_file_account_new(void)
 {
-	struct dmashare_file_account *account = kzalloc_obj(*account, GFP_KERNEL_ACCOUNT);
+	struct dmashare_file_account *account = kzalloc_obj(*account, DMASHARE_GFP_ACCOUNT);
 
 	if (account)
 		kref_init(&account->ref);
@@ -174,7 +174,7 @@ static struct dmashare_user *dmashare_user_get(struct dmashare_pool *pool, kuid_
 	if (user)
 		return user;
 
-	user = kzalloc_obj(*user, GFP_KERNEL_ACCOUNT);
+	user = kzalloc_obj(*user, DMASHARE_GFP_ACCOUNT);
 	if (user) {
 		user->uid = uid;
 		list_add(&user->node, &pool->users);
