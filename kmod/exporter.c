@@ -252,7 +252,7 @@ static int dmashare_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	void *vaddr;
 
 	pages = kvmalloc_array(buffer->memory.size >> PAGE_SHIFT, sizeof(*pages),
-			       GFP_KERNEL);
+			       DMASHARE_GFP_ACCOUNT);
 	if (!pages)
 		return -ENOMEM;
 
