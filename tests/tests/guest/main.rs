@@ -13,6 +13,7 @@ mod gbm;
 mod gem;
 mod kms;
 mod memory;
+mod module;
 mod negotiate;
 mod sealed;
 mod v4l2;
@@ -87,6 +88,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(gem::trials());
     trials.extend(gbm::trials());
     trials.extend(memory::trials());
+    trials.extend(module::trials());
     trials.extend(negotiate::trials());
     trials.extend(sealed::trials());
     trials.extend(v4l2::trials());

@@ -89,6 +89,8 @@ pub(crate) fn run(json: bool) -> Result<(), Failure> {
 impl Status {
     fn now() -> Status {
         let loaded = Path::new(SYSFS).exists();
+        // Before this program opens a node itself.
+        let users = shown("refcnt").and_then(|count| count.parse().ok());
         let module = alloc::Module::open();
         let examined = ModuleMemory::ALL.map(|memory| examine(memory, module.as_ref()));
         let info = examined.iter().find_map(|(_, info)| *info);
@@ -104,7 +106,7 @@ impl Status {
             limits: info.map(|info| limits(&info, &parameters)),
             list: File::open(BUFFERS).is_ok().then_some(BUFFERS),
             parameters,
-            users: shown("refcnt").and_then(|count| count.parse().ok()),
+            users,
             problem: module
                 .err()
                 .filter(|_| !loaded)
