@@ -152,7 +152,12 @@ fn refusing_limit_is_named() -> Verdict {
     let memfd = Memfd::new()
         .allocate(&Request::new(2 * MIB))
         .map_err(text)?;
-    for name in ["max_buffer_mb", "max_file_mb", "max_user_mb", "max_total_mb"] {
+    for name in [
+        "max_buffer_mb",
+        "max_file_mb",
+        "max_user_mb",
+        "max_total_mb",
+    ] {
         let _lowered = Parameter::lower(name)?;
         let module = Module::open().map_err(text)?;
         let range = 0..2 * MIB;
