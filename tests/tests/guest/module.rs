@@ -17,17 +17,17 @@ use crate::{ensure, skipped, test, text};
 const MIB: u64 = 1 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let checks: [(&str, fn() -> Verdict); 4] = [
-        ("module::query_describes_buffers", query_describes_buffers),
-        ("module::info_reports_features_of_node", features_of_nodes),
-        ("module::refusing_limit_is_named", refusing_limit_is_named),
-        ("module::nodes_are_granted_apart", nodes_are_granted_apart),
-    ];
-    let checks = checks.into_iter();
-    match Module::open() {
-        Ok(_) => checks.map(|(name, check)| test(name, check)).collect(),
-        Err(reason) => checks.map(|(name, _)| skipped(name, &reason)).collect(),
-    }
+    let module = Module::open();
+    let trial = |name, check: fn() -> Verdict| match &module {
+        Ok(_) => test(name, check),
+        Err(reason) => skipped(name, reason),
+    };
+    vec![
+        trial("module::query_describes_buffers", query_describes_buffers),
+        trial("module::info_reports_features_of_node", features_of_nodes),
+        trial("module::refusing_limit_is_named", refusing_limit_is_named),
+        trial("module::nodes_are_granted_apart", nodes_are_granted_apart),
+    ]
 }
 
 fn request(size: u64) -> Request {
