@@ -84,15 +84,21 @@ pub(super) struct Apt {
 impl Apt {
     /// apt for `suites`, with lists as asked: of what runs on the host.
     pub(super) fn new(debian: &Debian, suites: &[&str], lists: Lists) -> Result<Self, Error> {
-        Self::of_arch(debian, Arch::HOST, suites, lists)
+        Self::of_arch(debian, Arch::HOST.debian(), suites, lists)
     }
 
     /// apt for `suites`, with lists as asked: of what runs in the guest.
     pub(super) fn of_guest(debian: &Debian, suites: &[&str], lists: Lists) -> Result<Self, Error> {
-        Self::of_arch(debian, debian.arch, suites, lists)
+        Self::of_arch(debian, debian.arch.debian(), suites, lists)
     }
 
-    fn of_arch(debian: &Debian, arch: Arch, suites: &[&str], lists: Lists) -> Result<Self, Error> {
+    /// apt for `suites` of the architecture that Debian calls `arch`.
+    pub(super) fn of_arch(
+        debian: &Debian,
+        arch: &str,
+        suites: &[&str],
+        lists: Lists,
+    ) -> Result<Self, Error> {
         let cache = &debian.cache;
         for suite in suites {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
@@ -107,7 +113,10 @@ impl Apt {
             Some(uri) => Mirror::chosen(uri),
             None => Mirror::of_host()?,
         };
-        let name = format!("{}{}", suites.join("+"), arch.suffix());
+        let name = match arch == Arch::HOST.debian() {
+            true => suites.join("+"),
+            false => format!("{}-{arch}", suites.join("+")),
+        };
         let folder = cache.folder().join("apt").join(&name);
         let archives = folder.join("archives/partial");
         let partial = cache.folder().join("apt/lists/partial");
@@ -339,7 +348,7 @@ pub(super) fn parse_file(file: &str) -> Option<(String, String)> {
 }
 
 /// The sources: one deb822 stanza a suite.
-fn sources(mirror: &Mirror, suites: &[&str], arch: Arch) -> String {
+fn sources(mirror: &Mirror, suites: &[&str], arch: &str) -> String {
     let mut text = String::new();
     for suite in suites {
         let mut line = |name: &str, value: &str| {
@@ -350,7 +359,7 @@ fn sources(mirror: &Mirror, suites: &[&str], arch: Arch) -> String {
         line("URIs", &mirror.uri);
         line("Suites", suite);
         line("Components", "main");
-        line("Architectures", arch.debian());
+        line("Architectures", arch);
         // Neither translations nor what other packages hook into apt.
         line("Targets", "Packages");
         // Whole lists: cheaper than patching them once a day.
@@ -369,8 +378,8 @@ fn sources(mirror: &Mirror, suites: &[&str], arch: Arch) -> String {
 }
 
 /// The configuration, on top of the host's (apt.conf(5)).
-fn config(cache: &Path, folder: &Path, arch: Arch) -> String {
-    let (cache, folder, arch) = (cache.display(), folder.display(), arch.debian());
+fn config(cache: &Path, folder: &Path, arch: &str) -> String {
+    let (cache, folder) = (cache.display(), folder.display());
     format!(
         r#"// Private: of this folder alone, on top of the host's configuration.
 Dir::Etc::SourceList "{folder}/apt.sources";
@@ -437,7 +446,11 @@ E: not a line of it
             name: "sid".into(),
             config: folder.path().join("apt.conf"),
         };
-        fs::write(&apt.config, config(folder.path(), &empty, Arch::HOST)).unwrap();
+        fs::write(
+            &apt.config,
+            config(folder.path(), &empty, Arch::HOST.debian()),
+        )
+        .unwrap();
         assert_eq!(apt.show("linux-image-amd64").unwrap(), None);
         fs::write(
             empty.join("apt.sources"),
@@ -465,7 +478,7 @@ E: not a line of it
         let text = sources(
             &Mirror::chosen("http://m/debian"),
             &["trixie", "sid"],
-            Arch::Aarch64,
+            "arm64",
         );
         let stanzas = stanzas(&text);
         assert_eq!(stanzas.len(), 2);

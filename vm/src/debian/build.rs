@@ -9,7 +9,7 @@ use super::own::Own;
 use super::root::hex;
 use super::sources::{self, SourceFile, sources};
 use super::toolchain::{Scratch, Toolchain};
-use super::{Debian, Error, Kernel, run, tree};
+use super::{Debian, Error, Kernel, armhf, run, tree};
 use crate::cache;
 use crate::progress::{Progress, note};
 
@@ -80,7 +80,12 @@ fn fingerprint(kernel: &Kernel, sources: &[SourceFile]) -> String {
 
 /// A module's source in a root in which its kernel's build works.
 pub(super) struct Kbuild<'a> {
-    kernel: &'a Kernel,
+    /// The kernel's release.
+    release: String,
+    /// The folder of its headers, seen from inside of the root.
+    headers: String,
+    /// make's variables for its architecture.
+    variables: &'static [&'static str],
     source_dir: &'a Path,
     toolchain: Toolchain,
     /// One build at a time in one root: it is ours as long as this lives.
@@ -90,22 +95,59 @@ pub(super) struct Kbuild<'a> {
 impl<'a> Kbuild<'a> {
     pub(super) fn new(
         debian: &Debian,
-        kernel: &'a Kernel,
+        kernel: &Kernel,
         source_dir: &'a Path,
         sources: &[SourceFile],
     ) -> Result<Self, Error> {
         let toolchain = Toolchain::of_modules(debian, kernel)?;
+        let release = kernel.release.clone();
+        let variables = kernel.debian.arch.kbuild();
+        let mut kbuild = Self::of(debian, toolchain, release, variables, source_dir, sources)?;
+        if let Some(headers) = &kernel.headers {
+            tree::link(headers, &kbuild.scratch.path.join(HEADERS))?;
+            kbuild.headers = kbuild.scratch.inside(HEADERS);
+        }
+        Ok(kbuild)
+    }
+
+    /// The same for 32-bit Arm, for the series of `kernel`.
+    ///
+    /// # Errors
+    /// [`Error::No32Bit`] where Debian has no headers of it.
+    pub(super) fn for_32_bit(
+        debian: &Debian,
+        kernel: &Kernel,
+        source_dir: &'a Path,
+        sources: &[SourceFile],
+    ) -> Result<Self, Error> {
+        let (toolchain, release) = Toolchain::of_armhf(debian, kernel)?;
+        let variables = &armhf::KBUILD;
+        Self::of(debian, toolchain, release, variables, source_dir, sources)
+    }
+
+    fn of(
+        debian: &Debian,
+        toolchain: Toolchain,
+        release: String,
+        variables: &'static [&'static str],
+        source_dir: &'a Path,
+        sources: &[SourceFile],
+    ) -> Result<Self, Error> {
         let scratch = toolchain.scratch(debian, "module")?;
         sources::copy(sources, &scratch.path.join(SOURCE))?;
-        if let Some(headers) = &kernel.headers {
-            tree::link(headers, &scratch.path.join(HEADERS))?;
-        }
         Ok(Self {
-            kernel,
+            headers: format!("/usr/src/linux-headers-{release}"),
+            release,
+            variables,
             source_dir,
             toolchain,
             scratch,
         })
+    }
+
+    /// The release of the kernel that it builds for.
+    pub(super) fn release(&self) -> &str {
+        &self.release
     }
 
     /// The scratch folder, for what else make is to find there.
@@ -122,22 +164,18 @@ impl<'a> Kbuild<'a> {
     /// all that was said, with files named as they are in `source_dir`.
     pub(super) fn make(&self, what: &str, arguments: &[&str]) -> Result<(bool, String), Error> {
         let inside = self.scratch.inside(SOURCE);
-        let headers = match self.kernel.headers {
-            Some(_) => self.scratch.inside(HEADERS),
-            None => format!("/usr/src/linux-headers-{}", self.kernel.release),
-        };
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let mut make = self.toolchain.enter(&self.scratch)?;
         make.args(["make", "modules", "--no-print-directory", "-C"])
-            .arg(headers)
+            .arg(&self.headers)
             .arg(format!("M={inside}"))
             .arg(format!("-j{jobs}"))
             // Or it asks for the kernel's type information to take the module's
             // from: the stock packages do not all have it.
             .arg("CONFIG_DEBUG_INFO_BTF_MODULES=")
-            .args(self.kernel.debian.arch.kbuild())
+            .args(self.variables)
             .args(arguments);
-        let (source, release) = (self.source_dir.display(), &self.kernel.release);
+        let (source, release) = (self.source_dir.display(), &self.release);
         let mut progress = Progress::spinner(&format!("{what} {source} for {release}"));
         let said = run::run_with(&mut make, |_| progress.set(0))?;
         // The compiler names files where it sees them: say where they really are.
@@ -150,7 +188,7 @@ impl<'a> Kbuild<'a> {
     pub(super) fn failed(&self, log: String) -> Error {
         Error::Build {
             source_dir: self.source_dir.to_path_buf(),
-            release: self.kernel.release.clone(),
+            release: self.release.clone(),
             log,
         }
     }

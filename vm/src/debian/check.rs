@@ -105,6 +105,51 @@ pub fn check_module(
     }))
 }
 
+/// Compiles the module in `source_dir` with `W=1` for 32-bit Arm, and gives the
+/// release that it was compiled for with what was found: the one of `kernel`, or
+/// the newest of its series (`6.12.117+deb13-armmp`). Findings there and not in
+/// [`check_module`] are of `unsigned long` with 32 bits, and of 64-bit divisions,
+/// which a 32-bit kernel has no function for.
+///
+/// # Errors
+/// [`Error::No32Bit`] where Debian has no such kernel: a debug kernel, a kernel of
+/// the user's own, a suite without one; as [`check_module`] otherwise.
+///
+/// ```no_run
+/// // Not run with the crate's tests: fetches a cross compiler of some 75 MB.
+/// use dmashare_vm::{cache::Cache, debian::{Debian, Kernel, check_module_32_bit}};
+///
+/// let debian = Debian::new(Cache::open()?, None);
+/// let kernel = Kernel::prepare(&debian, "6.12")?;
+/// let (release, findings) = check_module_32_bit(&debian, &kernel, "kmod".as_ref())?;
+/// println!("{release}: {} found", findings.own.len());
+/// # Ok::<(), dmashare_vm::debian::Error>(())
+/// ```
+pub fn check_module_32_bit(
+    debian: &Debian,
+    kernel: &Kernel,
+    source_dir: &Path,
+) -> Result<(String, Findings), Error> {
+    if kernel.own.is_some() || kernel.headers.is_some() {
+        return Err(Error::No32Bit {
+            release: kernel.release.clone(),
+            problem: "it is not one of Debian's own kernels, of which there are others for \
+                      32-bit Arm"
+                .to_owned(),
+        });
+    }
+    let sources = sources(source_dir)?;
+    let kbuild = Kbuild::for_32_bit(debian, kernel, source_dir, &sources)?;
+    let arguments = ["W=1", "cmd_checkdoc=", "-j1"];
+    let (success, log) = kbuild.make("compiling", &arguments)?;
+    let mut findings = findings::of_build(&log, source_dir, &paths(&sources));
+    if !success && findings.own.is_empty() {
+        return Err(kbuild.failed(log));
+    }
+    findings::explain_division(&mut findings);
+    Ok((kbuild.release().to_owned(), findings))
+}
+
 /// What the kernel's `checkpatch.pl --strict` finds in the `.c` and `.h` files
 /// of `source_dir`; it is that of [`source`](super::source), 7.2. Options of the
 /// module's own can stand in its `.checkpatch.conf`. That a source asks for the
@@ -211,4 +256,32 @@ fn sparse(debian: &Debian, suite: &str) -> Result<PathBuf, Error> {
             })
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+
+    #[test]
+    fn kernel_from_source_has_no_32_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let debian = Debian::new(Cache::at(folder.path()).unwrap(), None);
+        let kernel = Kernel {
+            name: "debug".into(),
+            release: "7.2.13-debug".into(),
+            package_version: "7.2.13-1".into(),
+            suite: "sid".into(),
+            vmlinux: PathBuf::new(),
+            modules: PathBuf::new(),
+            image: PathBuf::new(),
+            debug: true,
+            headers: Some(PathBuf::new()),
+            own: None,
+            debian: debian.clone(),
+        };
+        let error = check_module_32_bit(&debian, &kernel, folder.path()).unwrap_err();
+        assert!(matches!(error, Error::No32Bit { .. }), "{error}");
+        assert!(error.to_string().contains("7.2.13-debug"), "{error}");
+    }
 }

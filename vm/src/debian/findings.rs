@@ -79,6 +79,32 @@ pub(super) fn of_checkpatch(log: &str, source_dir: &Path, files: &[String]) -> F
     findings
 }
 
+/// The functions that gcc calls for a division or a remainder of 64-bit numbers
+/// on 32-bit processors; kernels do not have them.
+const DIVISION: [&str; 8] = [
+    "__aeabi_ldivmod",
+    "__aeabi_uldivmod",
+    "__divdi3",
+    "__divmoddi4",
+    "__moddi3",
+    "__udivdi3",
+    "__udivmoddi4",
+    "__umoddi3",
+];
+
+/// Adds to findings about a missing function for 64-bit divisions what to do.
+pub(super) fn explain_division(findings: &mut Findings) {
+    for finding in &mut findings.own {
+        let is_missing = |name: &&str| finding.contains(&format!("\"{name}\" ["));
+        if DIVISION.iter().any(|name| is_missing(&name)) {
+            finding.push_str(
+                "\n    64-bit division or remainder: use div_u64(), div64_u64() or \
+                 div_u64_rem() of linux/math64.h",
+            );
+        }
+    }
+}
+
 /// Whether it is about a condition on the kernel's version, which a module that
 /// is not in the kernel cannot do without.
 fn is_of_version(finding: &str) -> bool {
@@ -166,6 +192,22 @@ WARNING: modpost: missing MODULE_DESCRIPTION() in main.o
         );
         assert_eq!(findings.elsewhere, 1);
         assert!(!findings.incomplete);
+    }
+
+    #[test]
+    fn missing_division_names_the_remedy() {
+        let said = |function: &str| {
+            let log = format!("ERROR: modpost: \"{function}\" [x.ko] undefined!\n");
+            let mut findings = of_build(&log, Path::new("/k/mod"), &files());
+            explain_division(&mut findings);
+            findings.own.remove(0)
+        };
+        assert!(said("__udivdi3").contains("use div_u64()"));
+        assert!(said("__aeabi_ldivmod").contains("linux/math64.h"));
+        assert_eq!(
+            said("my__udivdi3"),
+            "ERROR: modpost: \"my__udivdi3\" [x.ko] undefined!"
+        );
     }
 
     #[test]

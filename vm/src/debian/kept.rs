@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::apt::{DEBS, Deb};
 use super::compile::DEBUG;
 use super::root::digest;
-use super::{Debian, Error, Kernel, Pins, kernel, own, plan, root};
+use super::{Debian, Error, Kernel, Pins, armhf, kernel, own, plan, root};
 use crate::Arch;
 use crate::cache::{self, Size};
 use crate::progress::note;
@@ -362,7 +362,7 @@ impl Kept {
                 self.add(debian, root::KIND, plan.key(asked), &plan.debs);
             }
             // Of a kernel: RELEASE_VERSION. Of a suite, which has no `_`.
-            "toolchain" if asked.contains('_') && !self.has_kernel(asked) => {}
+            "toolchain" if asked.contains('_') && !self.has_kernel(kernel_of(asked)) => {}
             "toolchain" => self.add(debian, "toolchain", format!("{asked}-{files}"), &debs),
             "tools" => self.add(debian, "tools", format!("{asked}-{files}"), &debs),
             "source" => self.add(debian, "source", format!("{rest}-{files}"), &debs),
@@ -448,6 +448,13 @@ fn name_of(size: &Size) -> Option<(&'static str, &str)> {
     }
 }
 
+/// The key of the kernel that the toolchain `asked` is for.
+fn kernel_of(asked: &str) -> &str {
+    let of_32_bit = asked.strip_suffix(armhf::ARCH);
+    let stem = of_32_bit.and_then(|stem| stem.strip_suffix('-'));
+    stem.unwrap_or(asked)
+}
+
 /// Whether it was made of a path that is gone.
 fn is_orphan(artefact: &Path) -> bool {
     let from = fs::read_to_string(artefact.join(root::FROM));
@@ -511,12 +518,14 @@ mod tests {
             make(&debian, "kernel", &key);
             make(&debian, "module", &format!("7.2.{version}-amd64_ab"));
             let files = digest("tool_1_all.deb");
-            make(&debian, "toolchain", &format!("{key}-{files}"));
-            plan(
-                &debian,
-                &format!("toolchain-{key}-00"),
-                r#"{"debs":[{"package":"tool","version":"1","file":"tool_1_all.deb","uri":"","bytes":1,"hash":"SHA256:ab"}]}"#,
-            );
+            for asked in [key.clone(), format!("{key}-armhf")] {
+                make(&debian, "toolchain", &format!("{asked}-{files}"));
+                plan(
+                    &debian,
+                    &format!("toolchain-{asked}-00"),
+                    r#"{"debs":[{"package":"tool","version":"1","file":"tool_1_all.deb","uri":"","bytes":1,"hash":"SHA256:ab"}]}"#,
+                );
+            }
         }
         plan(&debian, "kernel-7.2", &kernel_plan("14"));
         let files = digest("tool_1_all.deb");
@@ -525,6 +534,7 @@ mod tests {
             [
                 "kernel/7.2.13-amd64_7.2.13-1",
                 "module/7.2.13-amd64_ab",
+                &format!("toolchain/7.2.13-amd64_7.2.13-1-armhf-{files}"),
                 &format!("toolchain/7.2.13-amd64_7.2.13-1-{files}"),
             ]
         );

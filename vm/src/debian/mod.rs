@@ -30,7 +30,8 @@
 //! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`],
 //! `toolchain` (what builds), `compile` (kernels from source, configured by
 //! `kconfig`), [`build_module`], [`build_program`], `init` (the guest's process 1),
-//! [`check_module`] and [`check_style`] with `findings`; and `kept`, which tells
+//! [`check_module`], [`check_module_32_bit`] (by `armhf`) and [`check_style`] with
+//! `findings`; and `kept`, which tells
 //! what of all that is still of use.
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use crate::Arch;
 use crate::cache::{self, Cache};
 
 mod apt;
+mod armhf;
 mod build;
 mod busybox;
 mod bzimage;
@@ -70,7 +72,7 @@ mod tree;
 mod unpack;
 
 pub use build::build_module;
-pub use check::{check_module, check_style};
+pub use check::{check_module, check_module_32_bit, check_style};
 pub(crate) use disk::FileSystem;
 pub use findings::Findings;
 use host::Consent;
@@ -325,6 +327,14 @@ pub enum Error {
     NoSource {
         /// The version that was asked for.
         version: String,
+    },
+    /// No 32-bit kernel of the same series to compile a module for.
+    #[error("kernel {release}: no 32-bit build: {problem}")]
+    No32Bit {
+        /// The release of the 64-bit kernel.
+        release: String,
+        /// Why there is none.
+        problem: String,
     },
     /// A kernel cannot be configured so.
     #[error("kernel {name}: {problem}")]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::apt::{self, Apt, Deb, Lists};
 use super::kernel::depends;
 use super::root::{digest, link_programs};
-use super::{Debian, Error, Kernel, plan, run, unpack};
+use super::{Debian, Error, Kernel, armhf, plan, run, unpack};
 use crate::Arch;
 use crate::cache::{self, Lock, SCRATCH};
 
@@ -93,6 +93,32 @@ impl Toolchain {
         Self::prepare(debian, &name, &key, &what, |lists| {
             decide_for_headers(debian, kernel, lists)
         })
+    }
+
+    /// The one that modules for 32-bit Arm are built in, for the series of
+    /// `kernel`; and the release of the headers in it.
+    ///
+    /// # Errors
+    /// [`Error::No32Bit`] where Debian has none.
+    pub(super) fn of_armhf(debian: &Debian, kernel: &Kernel) -> Result<(Self, String), Error> {
+        let key = format!("{}-{}", kernel.key(), armhf::ARCH);
+        let name = plan_name(&key, &TOOLS);
+        let what = format!("32-bit compiler and headers for kernel {}", kernel.release);
+        let toolchain = Self::prepare(debian, &name, &key, &what, |lists| {
+            armhf::decide(debian, kernel, lists).map(|debs| Plan { debs })
+        })?;
+        let folder = toolchain.root.join("usr/src");
+        let release = cache::entries(&folder)?.into_iter().find_map(|(name, _)| {
+            let release = name.strip_prefix("linux-headers-")?;
+            release
+                .ends_with(armhf::FLAVOUR)
+                .then(|| release.to_owned())
+        });
+        let release = release.ok_or_else(|| Error::Unexpected {
+            path: folder,
+            problem: format!("no headers of an {} kernel", armhf::FLAVOUR),
+        })?;
+        Ok((toolchain, release))
     }
 
     /// The one that kernels are built in from the source of `suite`.
