@@ -138,6 +138,7 @@ impl Tree {
         write("source/main.c", c);
         write("source/part/part.h", "int part;\n");
         write("source/stale.o", "of another kernel");
+        write("source/Makefile", &makefile());
         write(
             "kernel/Makefile",
             "modules:\n\t@echo building in $(M)\n\t@test ! -e $(M)/stale.o\n\
@@ -155,6 +156,12 @@ impl Tree {
     fn has(&self, path: &str) -> bool {
         self.0.path().join(path).exists()
     }
+}
+
+/// That of the module.
+fn makefile() -> String {
+    let kmod = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kmod/Makefile");
+    std::fs::read_to_string(kmod).unwrap()
 }
 
 fn has_make() -> bool {
@@ -243,5 +250,205 @@ fn what_is_missing_for_a_build_is_named() {
             headers.contains(&format!("linux-headers-{release}")),
             "{headers}"
         );
+    }
+}
+
+/// What `LLVM=1` selects.
+const LLVM: [&str; 8] = [
+    "clang",
+    "ld.lld",
+    "llvm-ar",
+    "llvm-nm",
+    "llvm-objcopy",
+    "llvm-objdump",
+    "llvm-readelf",
+    "llvm-strip",
+];
+
+/// A kernel's build tree whose module is a list of what its make was given, and a
+/// PATH on which there is nothing of LLVM but what is put there.
+struct Clang {
+    tree: Tree,
+    config: &'static str,
+}
+
+impl Clang {
+    fn new(config: &'static str, compiler: &str) -> Clang {
+        let clang = Clang {
+            tree: Tree::new(""),
+            config,
+        };
+        clang.write(config, &format!("CONFIG_CC_IS_{compiler}=y\n"));
+        clang.write(
+            "kernel/Makefile",
+            "modules:\n\t@echo LLVM=$(LLVM) CC=$(CC) from $(origin CC) > $(M)/dmashare.ko\n",
+        );
+        std::fs::create_dir(clang.path("bin")).unwrap();
+        for name in ["make", "grep"] {
+            let all = std::env::var_os("PATH").unwrap();
+            let file = std::env::split_paths(&all)
+                .map(|folder| folder.join(name))
+                .find(|file| file.exists())
+                .unwrap();
+            std::os::unix::fs::symlink(file, clang.path("bin").join(name)).unwrap();
+        }
+        clang
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.tree.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// Puts all of LLVM there but `without`, with a suffix.
+    fn install(&self, folder: &str, suffix: &str, without: &str) {
+        for name in LLVM.iter().filter(|name| **name != without) {
+            self.write(&format!("{folder}/{name}{suffix}"), "#!/bin/sh\n");
+        }
+    }
+
+    /// Runs a program with this `LLVM` in its environment: what it said as an
+    /// error, and what the kernel's make was given.
+    fn run(&self, mut command: Command, llvm: Option<&str>) -> Result<String, String> {
+        let built = self.path("source/dmashare.ko");
+        let _ = std::fs::remove_file(&built);
+        let _ = std::fs::remove_file(self.path("dmashare.ko"));
+        command
+            .current_dir(self.tree.0.path())
+            .env("PATH", self.path("bin"))
+            .env_remove("LLVM")
+            .env_remove("MAKEFLAGS");
+        if let Some(llvm) = llvm {
+            command.env("LLVM", llvm);
+        }
+        let output = command.output().unwrap();
+        if !output.status.success() {
+            return Err(String::from_utf8(output.stderr).unwrap());
+        }
+        let built = [built, self.path("dmashare.ko")]
+            .into_iter()
+            .find(|file| file.exists());
+        let text = std::fs::read_to_string(built.unwrap()).unwrap();
+        Ok(text.trim().to_owned())
+    }
+
+    /// `make -C kmod`, with these arguments, as a user and as DKMS runs it.
+    fn make(&self, arguments: &[&str], llvm: Option<&str>) -> Result<String, String> {
+        let mut make = Command::new(self.path("bin/make"));
+        make.args(["-C", "source"])
+            .arg(format!("KDIR={}", self.path("kernel").display()))
+            .args(arguments);
+        self.run(make, llvm)
+    }
+
+    /// `dmashare module build`.
+    fn build(&self, llvm: Option<&str>) -> Result<String, String> {
+        let mut build = Command::new(env!("CARGO_BIN_EXE_dmashare"));
+        build.args(["module", "build", "--source", "source"]);
+        build.args(["--kernel-dir", "kernel"]);
+        self.run(build, llvm)
+    }
+
+    /// Both ways: they are one.
+    fn both(&self, llvm: Option<&str>) -> Result<String, String> {
+        let made = self.make(&[], llvm);
+        let built = self.build(llvm);
+        match (&made, &built) {
+            (Err(made), Err(built)) => {
+                let why = made.lines().find(|line| line.contains("***")).unwrap();
+                let why = why.split_once("***").unwrap().1;
+                assert!(built.contains(why), "{built} should say {why}");
+            }
+            _ => assert_eq!(made, built, "{}", self.config),
+        }
+        made
+    }
+}
+
+const CONFIGS: [&str; 2] = ["kernel/include/config/auto.conf", "kernel/.config"];
+
+#[test]
+fn clang_kernel_is_built_with_llvm() {
+    if !has_make() {
+        return;
+    }
+    for config in CONFIGS {
+        let clang = Clang::new(config, "CLANG");
+        clang.install("bin", "", "");
+        clang.install("bin", "-19", "");
+        clang.install("opt", "", "");
+        let folder = format!("{}/", clang.path("opt").display());
+        let by_default = "CC=cc from default";
+        for (chosen, given) in [
+            (None, "LLVM=1"),
+            (Some(""), "LLVM=1"),
+            (Some("-19"), "LLVM=-19"),
+            (Some(folder.as_str()), &format!("LLVM={folder}")),
+        ] {
+            let given = Ok(format!("{given} {by_default}"));
+            assert_eq!(clang.both(chosen), given);
+            let argument = format!("LLVM={}", chosen.unwrap_or_default());
+            assert_eq!(clang.make(&[&argument], None), given);
+        }
+        // DKMS names compiler and linker.
+        let dkms = clang.make(&["CC=clang", "LD=ld.lld"], None);
+        assert_eq!(dkms.unwrap(), "LLVM=1 CC=clang from command line");
+    }
+}
+
+#[test]
+fn missing_llvm_is_named_before_building() {
+    if !has_make() {
+        return;
+    }
+    let clang = Clang::new(CONFIGS[0], "CLANG");
+    let none = clang.both(None).unwrap_err();
+    for name in LLVM {
+        assert!(none.contains(&format!("{name} (package ")), "{none}");
+    }
+    assert!(none.contains("clang (package clang)"), "{none}");
+    assert!(none.contains("ld.lld (package lld)"), "{none}");
+    assert!(none.contains("llvm-nm (package llvm)"), "{none}");
+
+    clang.install("bin", "", "ld.lld");
+    let linker = clang.both(None).unwrap_err();
+    assert!(
+        linker.contains("missing: ld.lld (package lld)."),
+        "{linker}"
+    );
+    let version = clang.both(Some("-19")).unwrap_err();
+    assert!(version.contains("clang-19 (package clang-19)"), "{version}");
+    assert!(
+        version.contains("llvm-nm-19 (package llvm-19)"),
+        "{version}"
+    );
+    // One that DKMS names need not be LLVM's.
+    assert!(clang.make(&["LD=grep"], None).is_ok());
+    // What builds nothing needs none of it.
+    clang.write(
+        "kernel/Makefile",
+        "clean:\n\t@echo cleaned > $(M)/dmashare.ko\n",
+    );
+    assert_eq!(clang.make(&["clean"], None).unwrap(), "cleaned");
+}
+
+#[test]
+fn gcc_kernel_is_built_as_ever() {
+    if !has_make() {
+        return;
+    }
+    for config in CONFIGS {
+        let gcc = Clang::new(config, "GCC");
+        assert_eq!(gcc.both(None).unwrap(), "LLVM= CC=cc from default");
+        // The user's choice reaches the kernel's Makefile.
+        let chosen = gcc.make(&["LLVM=-19"], None).unwrap();
+        assert_eq!(chosen, "LLVM=-19 CC=cc from default");
     }
 }

@@ -16,7 +16,8 @@ pub(crate) struct Options {
     /// The module's source [default: where DKMS has it in /usr/src, else ./kmod]
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
-    /// The build tree of the kernel that it is for [default: the running kernel's]
+    /// The build tree of the kernel that it is for [default: the running kernel's]. Where that was
+    /// built with clang, LLVM=-19 in the environment selects clang-19, and LLVM=DIR/ one in DIR
     #[arg(long, value_name = "DIR")]
     kernel_dir: Option<PathBuf>,
     /// An existing folder for dmashare.ko [default: this one]
@@ -123,12 +124,13 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the kernel's own build, and shows what it said only where it fails.
+/// Runs the source's Makefile, which selects the compiler that the kernel was
+/// built with, and shows what it said only where it fails.
 fn make(kernel: &Path, source: &Path) -> Result<(), Failure> {
     let output = Command::new("make")
         .arg("-C")
-        .arg(kernel)
-        .arg(format!("M={}", source.display()))
+        .arg(source)
+        .arg(format!("KDIR={}", kernel.display()))
         // Type information for BPF would take a tool more, and vmlinux.
         .arg("CONFIG_DEBUG_INFO_BTF_MODULES=")
         .arg("modules")

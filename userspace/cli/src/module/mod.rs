@@ -16,7 +16,7 @@ use crate::failure::Failure;
 /// What the module's life consists of.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Module {
-    /// Build it for a kernel, in a copy of its source; needs make, a C compiler and that kernel's headers
+    /// Build it for a kernel, in a copy of its source; needs make, that kernel's headers, and gcc or clang as the kernel was built with
     Build(build::Options),
     /// Load it, with parameters such as standard_nodes=1; as root
     Load(load::Options),
