@@ -8,7 +8,8 @@ use clap::Subcommand;
 use super::Processor;
 use crate::Error;
 use crate::debian::{
-    self, Debian, Findings, Kernel, build_module, check_module, check_module_32_bit, check_style,
+    self, Debian, Findings, Kernel, build_module, check_module, check_module_32_bit,
+    check_module_clang, check_style,
 };
 use crate::project::Project;
 
@@ -28,6 +29,10 @@ pub(super) enum Verb {
         /// The kernels, with commas between them; default: those that the project's tests boot
         #[arg(long, short, value_delimiter = ',', value_name = "NAMES")]
         kernel: Vec<String>,
+        /// Build it for a kernel that clang prepares (LLVM=1), too; fetches clang and a kernel's
+        /// source, 300 MB
+        #[arg(long)]
+        clang: bool,
     },
 }
 
@@ -51,13 +56,14 @@ pub(super) fn run(project: &Project, debian: &Debian, verb: &Verb) -> Result<u8,
             println!("{}", build_module(debian, &kernel, &folder)?.display());
             Ok(0)
         }
-        Verb::Check { kernel } if kernel.is_empty() => check(
-            project,
-            debian,
-            &folder,
-            &project.settings.default_kernels(),
-        ),
-        Verb::Check { kernel } => check(project, debian, &folder, kernel),
+        Verb::Check { kernel, clang } => {
+            let defaults = project.settings.default_kernels();
+            let kernels = match kernel.is_empty() {
+                true => &defaults,
+                false => kernel,
+            };
+            check(project, debian, &folder, kernels, *clang)
+        }
     }
 }
 
@@ -79,6 +85,7 @@ fn check(
     debian: &Debian,
     folder: &std::path::Path,
     kernels: &[String],
+    clang: bool,
 ) -> Result<u8, Error> {
     let mut clean = report("checkpatch", &check_style(debian, folder)?);
     let mut checked = Vec::new();
@@ -89,6 +96,10 @@ fn check(
         checked.push(kernel);
     }
     clean &= check_32_bit(debian, folder, &checked)?;
+    if clang {
+        let (release, findings) = check_module_clang(debian, folder)?;
+        clean &= report(&format!("kernel {release}"), &findings);
+    }
     Ok(u8::from(!clean))
 }
 

@@ -23,7 +23,8 @@ const HEADERS: &str = "headers";
 /// Builds the module in `source_dir` (a `Kbuild` or `Makefile` with one `obj-m`
 /// target, and all it includes but for the kernel's headers) for `kernel`, with
 /// the compiler and libc of the kernel's own suite; for a kernel of the user's
-/// own, in its tree with the host's make and compiler, which it was built with.
+/// own, in its tree with the host's make and compiler, which it was built with:
+/// `LLVM=1` for clang, unless `LLVM` is in the environment.
 /// Gives the `.ko`, named by its target; the same source for the same kernel is
 /// built once.
 ///
@@ -235,6 +236,9 @@ fn build_on_host(
         .arg(format!("M={}", work.display()))
         .arg(format!("-j{jobs}"))
         .arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+    if is_of_clang(tree)? && std::env::var_os("LLVM").is_none() {
+        make.arg("LLVM=1");
+    }
     let (source, release) = (source_dir.display(), &kernel.release);
     let mut progress = Progress::spinner(&format!("building {source} for {release}"));
     let said = run::run_with(&mut make, |_| progress.set(0))?;
@@ -246,6 +250,13 @@ fn build_on_host(
     }
     keep(&work, folder, log, failed)?;
     Ok(cache::remove(&work)?)
+}
+
+/// Whether the kernel in `tree` was built with clang, as its modules must be.
+fn is_of_clang(tree: &Path) -> Result<bool, Error> {
+    let file = tree.join("include/config/auto.conf");
+    let text = fs::read_to_string(&file).map_err(cache::Error::io("read", file))?;
+    Ok(text.lines().any(|line| line == "CONFIG_CC_IS_CLANG=y"))
 }
 
 /// Moves the one module of `from` into `folder`, and shows warnings.
@@ -289,6 +300,21 @@ fn the_module(folder: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clang_kernel_is_known_by_its_configuration() {
+        let tree = tempfile::tempdir().unwrap();
+        let folder = tree.path().join("include/config");
+        fs::create_dir_all(&folder).unwrap();
+        for (line, is) in [
+            ("CONFIG_CC_IS_CLANG=y", true),
+            ("CONFIG_CC_IS_GCC=y", false),
+            ("# CONFIG_CC_IS_CLANG=y", false),
+        ] {
+            fs::write(folder.join("auto.conf"), format!("A=y\n{line}\n")).unwrap();
+            assert_eq!(is_of_clang(tree.path()).unwrap(), is, "{line}");
+        }
+    }
 
     #[test]
     fn only_a_single_module_is_the_module() {

@@ -213,7 +213,7 @@ pub fn check_style(debian: &Debian, source_dir: &Path) -> Result<Findings, Error
     Ok(findings)
 }
 
-fn paths(sources: &[SourceFile]) -> Vec<String> {
+pub(super) fn paths(sources: &[SourceFile]) -> Vec<String> {
     let text = |source: &SourceFile| source.path.to_string_lossy().into_owned();
     sources.iter().map(text).collect()
 }

@@ -287,7 +287,7 @@ impl Compilation<'_> {
 
 /// The lines of a failed build from its first error on, or its last ones: the
 /// rest is a list of the files that compiled.
-fn end(log: &str) -> String {
+pub(super) fn end(log: &str) -> String {
     const SHOWN: usize = 40;
     let lines: Vec<&str> = log.lines().collect();
     let first = lines.iter().position(|line| line.contains("rror: "));

@@ -95,8 +95,8 @@ const DIVISION: [&str; 8] = [
 /// Adds to findings about a missing function for 64-bit divisions what to do.
 pub(super) fn explain_division(findings: &mut Findings) {
     for finding in &mut findings.own {
-        let is_missing = |name: &&str| finding.contains(&format!("\"{name}\" ["));
-        if DIVISION.iter().any(|name| is_missing(&name)) {
+        let is_missing = |name: &str| finding.contains(&format!("\"{name}\" ["));
+        if DIVISION.iter().any(|name| is_missing(name)) {
             finding.push_str(
                 "\n    64-bit division or remainder: use div_u64(), div64_u64() or \
                  div_u64_rem() of linux/math64.h",

@@ -30,8 +30,8 @@
 //! for [`Kernel`], `own` for a user's own, `disk` and [`Root`], [`source`],
 //! `toolchain` (what builds), `compile` (kernels from source, configured by
 //! `kconfig`), [`build_module`], [`build_program`], `init` (the guest's process 1),
-//! [`check_module`], [`check_module_32_bit`] (by `armhf`) and [`check_style`] with
-//! `findings`; and `kept`, which tells
+//! [`check_module`], [`check_module_32_bit`] (by `armhf`),
+//! [`check_module_clang`] and [`check_style`] with `findings`; and `kept`, which tells
 //! what of all that is still of use.
 
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ mod build;
 mod busybox;
 mod bzimage;
 mod check;
+mod clang;
 mod compile;
 mod disk;
 mod findings;
@@ -73,6 +74,7 @@ mod unpack;
 
 pub use build::build_module;
 pub use check::{check_module, check_module_32_bit, check_style};
+pub use clang::check_module_clang;
 pub(crate) use disk::FileSystem;
 pub use findings::Findings;
 use host::Consent;

@@ -46,6 +46,9 @@ const KERNEL_TOOLS: [&str; 9] = [
     "tar",
 ];
 
+/// What building a kernel with clang takes instead of gcc.
+const LLVM: [&str; 3] = ["clang", "lld", "llvm"];
+
 /// The suite whose libc and compiler programs are built with.
 const PROGRAMS_SUITE: &str = "trixie";
 
@@ -130,6 +133,13 @@ impl Toolchain {
     pub(super) fn recorded_of_kernels(debian: &Debian, suite: &str) -> Option<String> {
         let plan: Plan = plan::recorded(debian, &plan_name(suite, &for_kernels()))?;
         Some(plan.key(suite))
+    }
+
+    /// One with clang of `suite`, and without gcc, to prepare kernels in.
+    pub(super) fn of_clang(debian: &Debian, suite: &str) -> Result<Self, Error> {
+        let tools = for_kernels().into_iter().filter(|tool| *tool != "gcc");
+        let packages: Vec<&str> = tools.chain(LLVM).collect();
+        Self::of_packages(debian, suite, &packages, "clang for kernels")
     }
 
     /// One with these packages of `suite` and what they depend on.
