@@ -19,7 +19,8 @@ use libtest_mimic::Trial;
 use rustix::io::Errno;
 
 use crate::device::{
-    Alloc, BELOW_4G, CONTIGUOUS, Device, MIB, NODE, PAGE, Range, WRITE_COMBINED, last_errno,
+    Alloc, Argument, BELOW_4G, CONTIGUOUS, Device, INFO, Info, MIB, Node, PAGE, QUERY, Query,
+    Range, WRITE_COMBINED, Wrap, last_errno,
 };
 use crate::gem::Vgem;
 use crate::refused::state;
@@ -35,7 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     of(vec![
         ("injected::alloc", alloc as fn() -> Verdict),
         ("injected::wrap", wrap),
-        ("injected::info", info),
+        ("injected::answers", answers),
         ("injected::open", open),
         ("injected::mmap", mmap),
         ("injected::import", import),
@@ -144,7 +145,6 @@ fn alloc() -> Verdict {
     let device = Device::open()?;
     for alloc in [
         Alloc::new(PAGE),
-        Alloc::new(PAGE).name(b"a name"),
         Alloc::new(64 * PAGE).max_chunk(PAGE),
         Alloc::new(MIB).flags(BELOW_4G),
         Alloc::new(8 * MIB),
@@ -154,7 +154,7 @@ fn alloc() -> Verdict {
         Alloc::new(MIB).flags(WRITE_COMBINED | CONTIGUOUS),
     ] {
         let what = format!("{alloc:?}");
-        each(&what, || state(&device), || device.alloc(alloc))?;
+        each(&what, || state(&device), || device.alloc_fd(alloc))?;
     }
     Ok(())
 }
@@ -170,34 +170,67 @@ fn wrap() -> Verdict {
         vec![range(7, 1); 32],
     ] {
         let what = format!("{} ranges", ranges.len());
-        each(&what, || state(&device), || device.wrap(&ranges))?;
+        each(
+            &what,
+            || state(&device),
+            || device.wrap_fd(Wrap::new(&ranges)),
+        )?;
     }
     // Pages that are not there yet, each time.
     let fresh = || {
         let memfd = crate::memfd(16 * PAGE).map_err(|_| Errno::NOMEM)?;
-        device.wrap(&[Range::new(&memfd, 0, 16 * PAGE)])
+        device.wrap_fd(Wrap::new(&[Range::new(&memfd, 0, 16 * PAGE)]))
     };
     each("a new memfd", || state(&device), fresh)?;
     rustix::fs::fcntl_add_seals(&memfd, rustix::fs::SealFlags::WRITE)
         .map_err(|errno| format!("sealing the memfd after all: {errno}"))
 }
 
-/// It allocates nothing, and so fails never.
-fn info() -> Verdict {
+/// The answer cannot be copied: it is EFAULT, and the argument is as before.
+fn answers() -> Verdict {
     let device = Device::open()?;
     let injector = Injector::new()?;
-    let (answer, injected) = injector.fail(1, || device.info())?;
-    ensure(answer.is_ok() || injected, || format!("{answer:?}"))?;
-    device.info().map(drop).map_err(text)
+    let made = device.alloc_fd(Alloc::new(PAGE)).map_err(text)?;
+    let before = state(&device)?;
+    for node in Node::ALL {
+        answered(&injector, &device, (node, INFO), Info::new())?;
+        answered(&injector, &device, (node, QUERY), Query::new(&made))?;
+    }
+    held::comes_back_to(before, || state(&device))
+}
+
+fn answered<T: Argument>(
+    injector: &Injector,
+    device: &Device,
+    (node, request): (Node, libc::Ioctl),
+    argument: T,
+) -> Verdict {
+    for nth in 1..MOST {
+        let mut given = argument;
+        let call = || device.call(node, request, &mut given);
+        let (answer, injected) = injector.fail(nth, call)?;
+        let good = match answer {
+            Ok(returned) => returned == 0 && given != argument,
+            Err(errno) => injected && errno == Errno::FAULT && given == argument,
+        };
+        ensure(good, || {
+            format!("ioctl {request:#x} on {node:?}, failure {nth}: {answer:?}, {given:?}")
+        })?;
+        if !injected {
+            return Ok(());
+        }
+    }
+    Err(format!("ioctl {request:#x}: more than {MOST} failures"))
 }
 
 fn open() -> Verdict {
     let device = Device::open()?;
-    let open = || {
+    for node in Node::ALL {
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::open(NODE, flags, 0.into())
-    };
-    each("open", || state(&device), open)
+        let open = || rustix::fs::open(node.path(), flags, 0.into());
+        each(node.path(), || state(&device), open)?;
+    }
+    Ok(())
 }
 
 /// A mapping, until this is dropped.

@@ -85,7 +85,7 @@ fn makes(socket: &UnixDatagram, mut random: Random) -> Verdict {
             0 => device.alloc(alloc.max_chunk(PAGE)),
             1 => device.alloc(alloc.flags(CONTIGUOUS)),
             2 => device.alloc(alloc.flags(WRITE_COMBINED)),
-            3 => device.alloc(alloc.flags(BELOW_4G).name(b"doomed")),
+            3 => device.alloc(alloc.flags(BELOW_4G)),
             _ => {
                 let range = Range::new(&memfd, 0, pages * PAGE);
                 device.wrap(&[range, range])

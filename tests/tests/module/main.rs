@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // In this thread, so that the process can be copied; and all are counted.
     arguments.test_threads = Some(1);
-    let trials = match (is_guest(), Path::new(device::NODE).exists()) {
+    let trials = match (is_guest(), Path::new(device::SYSTEM_NODE).exists()) {
         (false, _) => vec![skipped(
             "module",
             "meant for the guest; `cargo vm test` runs it there",

@@ -17,7 +17,7 @@ use drm::control::Device as _;
 use libtest_mimic::Trial;
 use rustix::io::Errno;
 
-use crate::device::{Alloc, Device, MIB, NODE, NODE_HEAP, PAGE, last_errno};
+use crate::device::{Alloc, Device, MIB, NODE_HEAP, Node, PAGE, SYSTEM_NODE, last_errno};
 use crate::gem::Vgem;
 use crate::{ensure, skipped, test, text};
 use crate::{injected, users};
@@ -33,7 +33,7 @@ const HEAP: &str = "/dev/dma_heap/dmashare";
 const TAKES_HEAPS: (u32, u32) = (7, 2);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    if !Path::new(FILE).exists() || !Path::new(NODE).exists() {
+    if !Path::new(FILE).exists() || !Path::new(SYSTEM_NODE).exists() {
         let reason = format!("it is not loaded from {FILE}");
         return vec![skipped("reload::module", reason)];
     }
@@ -113,7 +113,11 @@ fn returned(value: c_long) -> Result<(), Errno> {
 }
 
 pub(crate) fn is_gone() -> Verdict {
-    for path in ["/sys/module/dmashare", NODE, DEBUGFS] {
+    let nodes = Node::ALL.map(Node::path);
+    for path in ["/sys/module/dmashare", "/dev/dmashare", DEBUGFS]
+        .into_iter()
+        .chain(nodes)
+    {
         ensure(!Path::new(path).exists(), || format!("{path} is left"))?;
     }
     // What is there now is the kernel's own.
@@ -132,6 +136,7 @@ fn comes_and_goes() -> Verdict {
         "standard_nodes=1",
         "max_buffer_mb=2",
         "max_file_mb=3 max_total_mb=4",
+        "max_user_mb=2 max_total_mb=5",
         "standard_nodes=0 max_total_mb=1",
         "standard_nodes=1 max_buffer_mb=4294967295",
         "no_such_parameter=1",
@@ -143,8 +148,9 @@ fn comes_and_goes() -> Verdict {
         let device = Device::open().map_err(wrong)?;
         let info = device.info().map_err(text)?;
         for (name, told) in [
-            ("max_buffer_mb=", info.max_buffer),
+            ("max_buffer_mb=", info.buffer_max),
             ("max_file_mb=", info.file_max),
+            ("max_user_mb=", info.user_max),
             ("max_total_mb=", info.total_max),
         ] {
             let mut given = parameters.split(' ').filter_map(|p| p.strip_prefix(name));
@@ -182,7 +188,9 @@ fn keeps<T>(what: &str, used: T) -> Verdict {
 fn stays_while_used() -> Verdict {
     let _loaded = Loaded::set_aside()?;
     load("").map_err(text)?;
-    keeps("the device open", Device::open()?)?;
+    for node in Node::ALL {
+        keeps(node.path(), node.open()?)?;
+    }
     let alloc = || {
         let made = Device::open()?.alloc(Alloc::new(PAGE));
         made.map_err(text)?.buffer()
@@ -213,6 +221,7 @@ fn bad_parameters() -> Verdict {
         ("max_buffer_mb=-1", Errno::INVAL),
         ("max_buffer_mb=x", Errno::INVAL),
         ("max_file_mb=", Errno::INVAL),
+        ("max_user_mb=-1", Errno::INVAL),
         ("max_total_mb=1k", Errno::INVAL),
         ("standard_nodes=maybe", Errno::INVAL),
         ("heap=2", Errno::INVAL),

@@ -1,15 +1,19 @@
-//! Memory in the shape that was asked for: how many pieces, zeroed, and how the
-//! CPU sees it.
+//! Memory of the requested shape: its length and chunks, zeroed, its mapping by the
+//! CPU, and its fd.
 
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::null_mut;
 
+use dmashare::alloc::{Allocate, DmaHeap, Request, Udmabuf};
 use dmashare::buffer::{Access, Buffer};
 use dmashare_tests::conformance::Verdict;
+use dmashare_tests::guest::kernel_has_nodes;
 use libtest_mimic::Trial;
+use rustix::io::{Errno, FdFlags, fcntl_getfd};
 
 use crate::device::{
-    self, Alloc, BELOW_4G, CONTIGUOUS, Device, MIB, Made, PAGE, Range, WRITE_COMBINED, Wrap,
+    Alloc, BELOW_4G, CONTIGUOUS, Device, MIB, Node, PAGE, QUERY, Query, Range, WRITE_COMBINED,
+    Wrap, last_errno,
 };
 use crate::memfd;
 use crate::memory::{holds, put};
@@ -17,32 +21,162 @@ use crate::{ensure, test, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("module::allocates_by_its_ioctl", allocates),
+        test("module::alloc_length_is_whole_pages", lengths),
+        test("module::fd_flags_set_fd_and_mode", fd_flags),
+        test("module::query_reports_length_and_chunks", query),
+        test(
+            "module::query_standard_node_reports_own",
+            query_standard_nodes,
+        ),
         test("module::counts_its_chunks", counts_its_chunks),
         test("module::gives_one_run", gives_one_run),
         test("module::gives_zeroed_memory", gives_zeroed_memory),
         test("module::gives_memory_below_4g", below_4g),
         test("module::write_combined_holds_data", write_combined),
         test("module::cached_after_write_combined", cached_again),
-        test("module::calls_buffers_by_their_names", names),
     ]
 }
 
-fn allocates() -> Verdict {
+fn lengths() -> Verdict {
     let device = Device::open()?;
-    for size in [1, PAGE - 1, PAGE, PAGE + 1, 3 * MIB + 1] {
-        let made = device.alloc(Alloc::new(size)).map_err(text)?;
-        let flags = rustix::io::fcntl_getfd(&made.fd).map_err(text)?;
-        ensure(flags.contains(rustix::io::FdFlags::CLOEXEC), || {
-            "its handle does not close on exec".to_owned()
-        })?;
-        let mode = rustix::fs::fcntl_getfl(&made.fd).map_err(text)?;
-        ensure(mode.contains(rustix::fs::OFlags::RDWR), || {
-            format!("opened {mode:?}")
-        })?;
-        let buffer = made.buffer()?;
-        ensure(buffer.size() == size.next_multiple_of(PAGE), || {
-            format!("{} bytes for {size}", buffer.size())
+    for flags in [0, CONTIGUOUS] {
+        for length in [1, PAGE - 1, PAGE, PAGE + 1, 3 * MIB + 1] {
+            let made = device.alloc(Alloc::new(length).flags(flags));
+            let made = made.map_err(text)?;
+            let told = device.query(&made.fd).map_err(text)?;
+            let buffer = made.buffer()?;
+            let expected = length.next_multiple_of(PAGE);
+            ensure((buffer.size(), told.length) == (expected, expected), || {
+                format!("{} bytes, and {told:?}, for {length}", buffer.size())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether it can be mapped, shared, for a moment.
+fn map(fd: &OwnedFd, prot: i32) -> Result<(), Errno> {
+    let (fd, shared) = (fd.as_raw_fd(), libc::MAP_SHARED);
+    // SAFETY: a new mapping, where nothing is; no one reads or writes it.
+    let mapped = unsafe { libc::mmap(null_mut(), 4096, prot, shared, fd, 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(last_errno());
+    }
+    // SAFETY: the mapping is ours, and nothing refers into it.
+    unsafe { libc::munmap(mapped, 4096) };
+    Ok(())
+}
+
+fn fd_flags() -> Verdict {
+    let device = Device::open()?;
+    let memfd = memfd(PAGE)?;
+    let ranges = [Range::new(&memfd, 0, PAGE)];
+    let (read, write) = (libc::PROT_READ, libc::PROT_WRITE);
+    let denied = Err(Errno::ACCESS);
+    for (mode, reads, writes) in [
+        (libc::O_RDONLY, Ok(()), denied),
+        (libc::O_WRONLY, denied, denied),
+        (libc::O_RDWR, Ok(()), Ok(())),
+    ] {
+        for (close, expected) in [(0, FdFlags::empty()), (libc::O_CLOEXEC, FdFlags::CLOEXEC)] {
+            let alloc = Alloc::new(PAGE).fd_flags(mode | close);
+            let wrap = Wrap::new(&ranges).fd_flags(mode | close);
+            for (node, made) in [
+                (Node::System, device.alloc_fd(alloc)),
+                (Node::Contiguous, device.alloc_fd(alloc.flags(CONTIGUOUS))),
+                (Node::Memfd, device.wrap_fd(wrap)),
+            ] {
+                let what = format!("fd_flags {:#o}, {node:?}", mode | close);
+                let made = made.map_err(|errno| format!("{what}: {errno}"))?;
+                let found = fcntl_getfd(&made).map_err(text)?;
+                ensure(found == expected, || format!("{what}: F_GETFD {found:?}"))?;
+                // SAFETY: no memory is passed.
+                let found = unsafe { libc::fcntl(made.as_raw_fd(), libc::F_GETFL) };
+                ensure(found & libc::O_ACCMODE == mode, || {
+                    format!("{what}: F_GETFL {found:#o}")
+                })?;
+                let found = (map(&made, read), map(&made, read | write));
+                ensure(found == (reads, writes), || {
+                    format!(
+                        "{what}: mapped for reading {:?}, for writing {:?}",
+                        found.0, found.1
+                    )
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By each node, whichever the buffer was made through.
+fn query() -> Verdict {
+    let device = Device::open()?;
+    let memfd = memfd(8 * PAGE)?;
+    let range = |page, pages| Range::new(&memfd, page * PAGE, pages * PAGE);
+    let alloc = |alloc| device.alloc_fd(alloc).map_err(text);
+    let wrap = device.wrap_fd(Wrap::new(&[range(4, 1), range(0, 1), range(4, 1)]));
+    for (fd, length, node, flags, chunks) in [
+        (
+            alloc(Alloc::new(PAGE + 1).max_chunk(PAGE))?,
+            2 * PAGE,
+            Node::System,
+            0,
+            2,
+        ),
+        (
+            alloc(Alloc::new(64 * PAGE).max_chunk(PAGE).flags(BELOW_4G))?,
+            64 * PAGE,
+            Node::System,
+            BELOW_4G,
+            64,
+        ),
+        (
+            alloc(Alloc::new(3 * PAGE).flags(CONTIGUOUS | BELOW_4G | WRITE_COMBINED))?,
+            3 * PAGE,
+            Node::Contiguous,
+            BELOW_4G | WRITE_COMBINED,
+            1,
+        ),
+        (wrap.map_err(text)?, 3 * PAGE, Node::Memfd, 0, 3),
+    ] {
+        let given = Query::new(&fd);
+        let expected = Query {
+            length,
+            memory: node.memory(),
+            flags,
+            chunks,
+            ..given
+        };
+        for asked in Node::ALL {
+            let mut found = given;
+            let answer = device.call(asked, QUERY, &mut found);
+            ensure(answer == Ok(0) && found == expected, || {
+                format!("by {asked:?}: {answer:?}, {found:?}, expected {expected:?}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A buffer is the module's if it added the node, and foreign where the kernel has
+/// its own.
+fn query_standard_nodes() -> Verdict {
+    let device = Device::open()?;
+    let request = Request::new(3 * PAGE);
+    let udmabuf = Udmabuf::open().map_err(text)?;
+    let heap = DmaHeap::open("system").map_err(text)?;
+    for (made, node) in [
+        (udmabuf.allocate(&request).map_err(text)?, Node::Memfd),
+        (heap.allocate(&request).map_err(text)?, Node::System),
+    ] {
+        let answer = device.query(made.fd().map_err(text)?);
+        let found = answer.map(|told| (told.length, told.memory, told.flags));
+        let expected = match kernel_has_nodes() {
+            true => Err(Errno::INVAL),
+            false => Ok((3 * PAGE, node.memory(), 0)),
+        };
+        ensure(found == expected, || {
+            format!("{node:?} of a standard node: {answer:?}, expected {expected:?}")
         })?;
     }
     Ok(())
@@ -109,7 +243,7 @@ fn gives_one_run() -> Verdict {
         }
     }
     // What was left over of a power of two of pages went back.
-    let used = device.info().map_err(text)?;
+    let used = device.info_of(Node::Contiguous).map_err(text)?;
     ensure((used.file_used, used.buffers) == (0, 0), || {
         format!("{used:?} after all are gone")
     })
@@ -209,48 +343,4 @@ fn cached_again() -> Verdict {
         }
     }
     Ok(())
-}
-
-fn names() -> Verdict {
-    let device = Device::open()?;
-    let memfd = memfd(PAGE)?;
-    let ranges = [Range::new(&memfd, 0, PAGE)];
-    let longest = [b'x'; 31];
-    for name in [
-        &b""[..],
-        b"x",
-        b"a picture",
-        b"line\nline\ttab",
-        b"\xff\xfe",
-        "b\u{fc}ffer".as_bytes(),
-        &longest,
-    ] {
-        let alloc = device.alloc(Alloc::new(PAGE).name(name)).map_err(text)?;
-        let wrap = Wrap {
-            name: device::name(name),
-            ..Wrap::new(&ranges)
-        };
-        let wrap = device.wrap_as(wrap).map_err(text)?;
-        for made in [&alloc, &wrap] {
-            let shown = shown_name(made)?;
-            let mut expected = b"/dmabuf:".to_vec();
-            expected.extend(name);
-            ensure(shown == expected, || {
-                format!("{} shows as {}", name.escape_ascii(), shown.escape_ascii())
-            })?;
-        }
-    }
-    // What is behind a name's end does not count, nor goes anywhere.
-    let mut alloc = Alloc::new(PAGE).name(b"short");
-    alloc.name[20] = b'x';
-    let shown = shown_name(&device.alloc(alloc).map_err(text)?)?;
-    ensure(shown == b"/dmabuf:short", || {
-        format!("shows as {}", shown.escape_ascii())
-    })
-}
-
-fn shown_name(made: &Made) -> Result<Vec<u8>, String> {
-    let link = format!("/proc/self/fd/{}", made.fd.as_raw_fd());
-    let target = std::fs::read_link(link).map_err(text)?;
-    Ok(target.into_os_string().into_vec())
 }

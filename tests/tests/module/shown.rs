@@ -1,5 +1,6 @@
 //! What debugfs shows: every buffer, who made it, and who imported it.
 
+use std::ffi::CStr;
 use std::fs::{read_to_string, write};
 use std::os::fd::AsFd;
 
@@ -10,9 +11,7 @@ use dmashare_tests::held;
 use drm::control::Device as _;
 use libtest_mimic::Trial;
 
-use crate::device::{
-    self, Alloc, CONTIGUOUS, Device, MIB, Made, PAGE, Range, WRITE_COMBINED, Wrap,
-};
+use crate::device::{Alloc, CONTIGUOUS, Device, MIB, Made, PAGE, Range, WRITE_COMBINED};
 use crate::forked::in_another_process;
 use crate::gem::Vgem;
 use crate::memfd;
@@ -120,11 +119,16 @@ fn its_buffers() -> Verdict {
         Range::new(&memfd, 2 * PAGE, PAGE),
     ];
     let alloc = |alloc| device.alloc(alloc).map_err(text);
-    let single = Alloc::new(MIB).max_chunk(PAGE).name(b"single pages");
+    let single = alloc(Alloc::new(MIB).max_chunk(PAGE))?;
     let cases = [
-        ("scattered", "cached", "single pages", alloc(single)?),
         (
-            "scattered",
+            "system",
+            "cached",
+            "single pages",
+            single.named(c"single pages")?,
+        ),
+        (
+            "system",
             "write-combined",
             "",
             alloc(Alloc::new(3 * MIB).flags(WRITE_COMBINED))?,
@@ -171,24 +175,21 @@ fn its_buffers() -> Verdict {
 /// terminal as a command.
 fn names_on_one_line() -> Verdict {
     let device = Device::open()?;
-    let shown_as = |name: &[u8]| {
-        let made = device.alloc(Alloc::new(PAGE).name(name)).map_err(text)?;
-        shown(&made.fd).map(|shown| shown.name)
+    let shown_as = |name: &CStr| {
+        let made = device.alloc(Alloc::new(PAGE)).map_err(text)?;
+        shown(&made.named(name)?.fd).map(|shown| shown.name)
     };
     for (name, expected) in [
-        (&b"two words"[..], "two words"),
-        (b"line\nline", "line\\nline"),
-        (b"tab\ttab", "tab\\ttab"),
-        (b"\r\x0b\x0c", "\\r\\v\\f"),
-        (b"\x1b[31mred", "\\e[31mred"),
-        (b"\x01\x02\x7f", "\\001\\002\\177"),
+        (c"two words", "two words"),
+        (c"line\nline", "line\\nline"),
+        (c"tab\ttab", "tab\\ttab"),
+        (c"\r\x0b\x0c", "\\r\\v\\f"),
+        (c"\x1b[31mred", "\\e[31mred"),
+        (c"\x01\x02\x7f", "\\001\\002\\177"),
     ] {
         let shown = shown_as(name)?;
         ensure(shown == expected, || {
-            format!(
-                "{} shows as {shown:?}, expected {expected:?}",
-                name.escape_ascii()
-            )
+            format!("{name:?} shows as {shown:?}, expected {expected:?}")
         })?;
     }
     Ok(())
@@ -214,13 +215,9 @@ fn attachments() -> Verdict {
     let vgem = Vgem::open()?;
     let memfd = memfd(PAGE)?;
     let ranges = [Range::new(&memfd, 0, PAGE)];
-    let wrap = Wrap {
-        name: device::name(b"imported"),
-        ..Wrap::new(&ranges)
-    };
     let made: [Made; 2] = [
         device.alloc(Alloc::new(MIB)).map_err(text)?,
-        device.wrap_as(wrap).map_err(text)?,
+        device.wrap(&ranges).map_err(text)?.named(c"imported")?,
     ];
     for made in &made {
         ensure(shown(&made.fd)?.attached.is_empty(), || {

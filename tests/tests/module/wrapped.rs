@@ -1,19 +1,22 @@
 //! Memory of memfds, shared without a copy.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use dmashare::buffer::{Access, Buffer};
 use dmashare_tests::conformance::Verdict;
 use dmashare_tests::held;
 use libtest_mimic::Trial;
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, OFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate,
+    memfd_create, open,
 };
 use rustix::io::{Errno, pread, pwrite};
 
-use crate::device::{Device, MIB, Made, PAGE, Range};
+use crate::device::{Device, MIB, Made, Node, PAGE, Range, WRAP, Wrap};
+use crate::limits::Limit;
 use crate::memfd;
 use crate::memory::{Pool, holds, put};
+use crate::refused::without_free_fds;
 use crate::{ensure, test, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -29,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             leaves_what_it_wrote,
         ),
         test("module::wraps_huge_pages", huge_pages),
+        test("module::wrap_failed_allocates_no_page", no_page_of_failed),
     ]
 }
 
@@ -242,4 +246,85 @@ fn huge_pages() -> Verdict {
     holds(&parts, 2 * PAGE, b"second")?;
     drop(parts);
     pool.has_free(2)
+}
+
+/// Bytes that a memfd holds, by its pages that exist.
+fn held_by(memfd: &OwnedFd) -> Result<u64, String> {
+    let stat = rustix::fs::fstat(memfd).map_err(text)?;
+    Ok(stat.st_blocks.cast_unsigned() * 512)
+}
+
+/// Everything is checked before the first page is allocated.
+fn no_page_of_failed() -> Verdict {
+    let device = Device::open()?;
+    let memfd = memfd(4 * MIB)?;
+    let refused = |what: &str, wrap: Wrap, expected| {
+        let mut wrap = wrap;
+        let answer = device.call(Node::Memfd, WRAP, &mut wrap);
+        ensure(answer == Err(expected), || {
+            format!("{what}: {answer:?}, expected {expected}")
+        })?;
+        let held = held_by(&memfd)?;
+        ensure(held == 0, || format!("{what}: the memfd has {held} bytes"))
+    };
+
+    let good = Range::new(&memfd, 0, MIB);
+    let sealed = crate::memfd(PAGE)?;
+    fcntl_add_seals(&sealed, SealFlags::WRITE).map_err(text)?;
+    let short = crate::memfd(PAGE)?;
+    let link = format!("/proc/self/fd/{}", short.as_fd().as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let read_only = open(link, flags, 0.into()).map_err(text)?;
+    for (what, second, expected) in [
+        ("no fd", Range { memfd: -1, ..good }, Errno::BADF),
+        (
+            "no memfd",
+            Range::new(device.node(Node::Memfd), 0, PAGE),
+            Errno::BADFD,
+        ),
+        ("sealed", Range::new(&sealed, 0, PAGE), Errno::INVAL),
+        ("read-only", Range::new(&read_only, 0, PAGE), Errno::ACCESS),
+        ("past its end", Range::new(&short, PAGE, PAGE), Errno::INVAL),
+        ("empty", Range::new(&memfd, 0, 0), Errno::INVAL),
+        ("no whole page", Range::new(&memfd, 0, 1), Errno::INVAL),
+        ("of 4 GiB", Range::new(&memfd, 0, 1 << 32), Errno::FBIG),
+        (
+            "reserved",
+            Range {
+                reserved: 1,
+                ..good
+            },
+            Errno::INVAL,
+        ),
+    ] {
+        let (first, last) = ([good, second], [second, good]);
+        let what = format!("second range {what}");
+        refused(&what, Wrap::new(&first), expected)?;
+        refused(&what, Wrap::new(&last), expected)?;
+    }
+
+    let ranges = [good, good];
+    let wrap = Wrap::new(&ranges);
+    refused("a flag", Wrap { flags: 1, ..wrap }, Errno::INVAL)?;
+    let beyond = libc::O_RDWR | libc::O_NONBLOCK;
+    refused("an fd flag", wrap.fd_flags(beyond), Errno::INVAL)?;
+    without_free_fds(&memfd, || refused("no free fd", wrap, Errno::MFILE))??;
+    for (name, expected) in [
+        ("max_buffer_mb", Errno::FBIG),
+        ("max_file_mb", Errno::DQUOT),
+        ("max_user_mb", Errno::DQUOT),
+        ("max_total_mb", Errno::DQUOT),
+    ] {
+        let _limit = Limit::set(name, 1)?;
+        refused(name, wrap, expected)?;
+    }
+
+    // The same without any of that does allocate.
+    let made = device.wrap(&ranges).map_err(text)?;
+    let held = held_by(&memfd)?;
+    ensure(held == MIB, || {
+        format!("a wrap of 1 MiB, and the memfd has {held} bytes")
+    })?;
+    drop(made);
+    Ok(())
 }

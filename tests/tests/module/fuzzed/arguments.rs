@@ -1,12 +1,13 @@
 //! The arguments of the calls that are fuzzed.
 
-use crate::device::{Alloc, Info, Range, Wrap};
+use crate::device::{Alloc, Info, Query, Range, Wrap};
 
 /// Structures that are valid whatever their bits are.
 pub(super) trait Argument {}
 
 impl Argument for Alloc {}
 impl Argument for Wrap {}
+impl Argument for Query {}
 impl Argument for Info {}
 impl Argument for Create {}
 impl Argument for List {}

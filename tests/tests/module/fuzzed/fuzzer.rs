@@ -1,22 +1,22 @@
 //! What a thread makes its calls with.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::raw::c_void;
 use std::ptr::null_mut;
 
 use rustix::io::Errno;
 
 use super::arguments::Argument;
-use crate::device::{MIB, NODE, PAGE, last_errno, name};
+use crate::device::{MIB, Node, PAGE, last_errno, owned};
 use crate::memfd;
 use crate::random::Random;
-use crate::text;
 
 /// A thread's nodes, and all that it has made.
 pub(super) struct Fuzzer {
     pub(super) random: Random,
-    pub(super) device: File,
+    /// The module's, in the order of [`Node::ALL`].
+    pub(super) nodes: [File; 3],
     pub(super) udmabuf: Option<File>,
     pub(super) heaps: Vec<File>,
     pub(super) memfds: Vec<OwnedFd>,
@@ -32,12 +32,12 @@ pub(super) const NOTHING_THERE: Errno = Errno::NODEV;
 
 impl Fuzzer {
     pub(super) fn new(random: Random) -> Result<Fuzzer, String> {
-        let device = File::options().read(true).write(true).open(NODE);
+        let [system, contiguous, memfd_node] = Node::ALL.map(Node::open);
         let heaps = ["/dev/dma_heap/system", "/dev/dma_heap/dmashare"];
         let memfds = (0..4).map(|pages| memfd((1 << (2 * pages)) * PAGE));
         Ok(Fuzzer {
             random,
-            device: device.map_err(text)?,
+            nodes: [system?, contiguous?, memfd_node?],
             udmabuf: File::open("/dev/udmabuf").ok(),
             heaps: heaps
                 .iter()
@@ -49,6 +49,16 @@ impl Fuzzer {
             mappings: Vec::new(),
             scratch: vec![0; 0x4000 / 8],
         })
+    }
+
+    pub(super) fn node(&self, node: Node) -> i32 {
+        let [system, contiguous, memfd] = &self.nodes;
+        match node {
+            Node::System => system,
+            Node::Contiguous => contiguous,
+            Node::Memfd => memfd,
+        }
+        .as_raw_fd()
     }
 
     pub(super) fn chance(&mut self, of: u64) -> bool {
@@ -99,7 +109,8 @@ impl Fuzzer {
     }
 
     pub(super) fn bad_name(&mut self) -> [u8; 32] {
-        let mut bytes = name(b"fuzzed");
+        let mut bytes = [0; 32];
+        bytes[..6].copy_from_slice(b"fuzzed");
         match self.random.below(4) {
             0 => bytes = [self.random.next().to_le_bytes()[0]; 32],
             1 => bytes[..8].copy_from_slice(&self.random.next().to_le_bytes()),
@@ -142,8 +153,7 @@ impl Fuzzer {
     }
 
     pub(super) fn keep(&mut self, fd: i32) {
-        // SAFETY: the kernel made this handle for us, and nobody else owns it.
-        self.dma_bufs.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        self.dma_bufs.push(owned(fd));
         if self.dma_bufs.len() > 16 {
             let _ = self.close();
         }

@@ -6,7 +6,9 @@ use rustix::io::Errno;
 
 use super::arguments::{Create, Data, List};
 use super::fuzzer::{Fuzzer, NOTHING_THERE};
-use crate::device::{ALLOC, Alloc, INFO, Info, MIB, PAGE, Range, WRAP, Wrap, ioctl};
+use crate::device::{
+    ALLOC, Alloc, INFO, Info, MIB, Node, PAGE, QUERY, Query, Range, WRAP, Wrap, ioctl,
+};
 
 /// The kernel's own udmabuf has no limit from 7.3 on, and of 1 TiB its list of
 /// pages is so long that the allocator warns.
@@ -14,19 +16,30 @@ const MOST_OF_UDMABUF: u64 = (1 << 32) - 1;
 
 impl Fuzzer {
     pub(super) fn alloc(&mut self) -> Result<(), Errno> {
-        let mut alloc = Alloc {
-            flags: self.random.few(8),
-            name: self.bad_name(),
-            ..Alloc::new(self.size())
-        };
-        if alloc.flags & 1 == 0 {
+        let mut alloc = Alloc::new(self.size())
+            .flags(self.random.few(4))
+            .fd_flags(self.fd_flags());
+        let node = self
+            .random
+            .of(&[Node::System, Node::System, Node::Contiguous]);
+        if node == Node::System || self.chance(16) {
             let chunks = [0, 0, PAGE, 2 * PAGE, 64 * PAGE, MIB, 1 << 40];
             alloc.max_chunk = self.random.of(&chunks);
         }
         self.flip(&mut alloc);
-        self.call(self.device.as_raw_fd(), ALLOC, &mut alloc)?;
-        self.keep(alloc.fd);
+        let fd = self.call(self.node(node), ALLOC, &mut alloc)?;
+        self.keep(fd);
         Ok(())
+    }
+
+    /// Those that mappings need, mostly.
+    fn fd_flags(&mut self) -> i32 {
+        match self.chance(8) {
+            true => self
+                .random
+                .of(&[0, 1, 2, 3, libc::O_CLOEXEC, libc::O_NONBLOCK]),
+            false => libc::O_RDWR | libc::O_CLOEXEC,
+        }
     }
 
     /// A part of a memfd, past its end at times.
@@ -38,11 +51,11 @@ impl Fuzzer {
             memfd: self.memfds[at].as_raw_fd(),
             reserved: 0,
             offset: offset * PAGE,
-            size: (1 + self.random.below(pages - offset)) * PAGE,
+            length: (1 + self.random.below(pages - offset)) * PAGE,
         };
         if self.chance(12) {
             range.memfd = self.wrapped();
-            range.size = self.size();
+            range.length = self.size();
         }
         range
     }
@@ -53,20 +66,33 @@ impl Fuzzer {
             false => 1 + self.random.below(4),
         };
         let ranges: Vec<Range> = (0..many).map(|_| self.range()).collect();
-        let mut wrap = Wrap {
-            name: self.bad_name(),
-            ..Wrap::new(&ranges)
-        };
+        let mut wrap = Wrap::new(&ranges).fd_flags(self.fd_flags());
         self.flip(&mut wrap);
-        self.call(self.device.as_raw_fd(), WRAP, &mut wrap)?;
-        self.keep(wrap.fd);
+        let fd = self.call(self.node(Node::Memfd), WRAP, &mut wrap)?;
+        self.keep(fd);
         Ok(())
     }
 
     pub(super) fn info(&mut self) -> Result<(), Errno> {
-        let mut info = Info::default();
-        let node = self.device.as_raw_fd();
-        self.call(node, INFO, &mut info).map(drop)
+        let mut info = Info::new();
+        self.flip(&mut info);
+        let node = self.random.of(&Node::ALL);
+        self.call(self.node(node), INFO, &mut info).map(drop)
+    }
+
+    /// Of any dma-buf, the standard nodes' too, or of what is none.
+    pub(super) fn query(&mut self) -> Result<(), Errno> {
+        let fd = match self.chance(4) {
+            true => self.handle(),
+            false => self.dma_buf()?,
+        };
+        let mut query = Query {
+            fd,
+            ..Query::new(&self.memfds[0])
+        };
+        self.flip(&mut query);
+        let node = self.random.of(&Node::ALL);
+        self.call(self.node(node), QUERY, &mut query).map(drop)
     }
 
     pub(super) fn udmabuf(&mut self) -> Result<(), Errno> {
@@ -80,7 +106,7 @@ impl Fuzzer {
             },
         };
         self.flip(&mut create);
-        create.range.size &= MOST_OF_UDMABUF;
+        create.range.length &= MOST_OF_UDMABUF;
         let fd = self.call(node, 0x4018_7542, &mut create)?;
         self.keep(fd);
         Ok(())
@@ -100,7 +126,7 @@ impl Fuzzer {
         // What is behind the items would be read where it is.
         list.count = list.count.min(4);
         for item in &mut list.items {
-            item.size &= MOST_OF_UDMABUF;
+            item.length &= MOST_OF_UDMABUF;
         }
         let fd = self.call(node, 0x4008_7543, &mut list)?;
         self.keep(fd);
@@ -126,7 +152,15 @@ impl Fuzzer {
 
     /// A number near to one that a node knows, or to none.
     pub(super) fn any_ioctl(&mut self) -> Result<(), Errno> {
-        let known = [ALLOC, WRAP, INFO, 0x4018_7542, 0x4008_7543, 0x4008_6200];
+        let known = [
+            INFO,
+            ALLOC,
+            WRAP,
+            QUERY,
+            0x4018_7542,
+            0x4008_7543,
+            0x4008_6200,
+        ];
         let request = match self.random.below(4) {
             0 => libc::Ioctl::from(self.random.bits()),
             1 => self.random.of(&known) ^ 1 << self.random.below(8),
@@ -138,8 +172,8 @@ impl Fuzzer {
         if known.contains(&request) || !is_ours(request) {
             return Err(Errno::NOTTY);
         }
-        let udmabuf = self.udmabuf.as_ref().unwrap_or(&self.device);
-        let mut nodes = vec![self.device.as_fd(), udmabuf.as_fd()];
+        let mut nodes: Vec<_> = self.nodes.iter().map(AsFd::as_fd).collect();
+        nodes.extend(self.udmabuf.as_ref().map(AsFd::as_fd));
         nodes.extend(self.dma_bufs.last().map(AsFd::as_fd));
         let node = self.random.of(&nodes);
         // SAFETY: no node writes more than the 14 bits of its request's size,
@@ -151,5 +185,5 @@ impl Fuzzer {
 /// Of one of the three interfaces; what else a node may know, all files know.
 fn is_ours(request: libc::Ioctl) -> bool {
     let kind = u8::try_from(request >> 8 & 0xff).expect("8 bits");
-    [b'D', b'u', b'b'].contains(&kind)
+    [0xda, b'u', b'b'].contains(&kind)
 }

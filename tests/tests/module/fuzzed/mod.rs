@@ -82,10 +82,11 @@ type Answers = BTreeMap<&'static str, BTreeMap<i32, u64>>;
 type Call = fn(&mut Fuzzer) -> Result<(), Errno>;
 
 /// Each by its name, and how often of a hundred.
-const CALLS: [(&str, u64, Call); 17] = [
+const CALLS: [(&str, u64, Call); 18] = [
     ("ALLOC", 14, Fuzzer::alloc),
     ("WRAP", 10, Fuzzer::wrap),
     ("INFO", 2, Fuzzer::info),
+    ("QUERY", 3, Fuzzer::query),
     ("UDMABUF_CREATE", 6, Fuzzer::udmabuf),
     ("UDMABUF_CREATE_LIST", 4, Fuzzer::udmabuf_list),
     ("DMA_HEAP_IOCTL_ALLOC", 6, Fuzzer::heap),
