@@ -8,6 +8,9 @@ use dmashare::buffer::Buffer;
 use dmashare_tests::conformance::Verdict;
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 
+use super::mapping::Mapped;
+use super::sync::{READ, sync};
+use super::table::Table;
 use super::{PAGE, SYSTEM, call, exporter, open, owned, refused};
 use crate::memory::{holds, put};
 use crate::{ensure, text};
@@ -15,17 +18,17 @@ use crate::{ensure, text};
 /// `struct dma_heap_allocation_data` of linux/dma-heap.h, and more behind it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Data {
-    len: u64,
-    fd: u32,
-    fd_flags: u32,
-    heap_flags: u64,
-    beyond: [u64; 2],
+pub(super) struct Data {
+    pub(super) len: u64,
+    pub(super) fd: u32,
+    pub(super) fd_flags: u32,
+    pub(super) heap_flags: u64,
+    pub(super) beyond: [u64; 2],
 }
 
-const ALLOC: libc::Ioctl = 0xc018_4800;
+pub(super) const ALLOC: libc::Ioctl = 0xc018_4800;
 
-fn data(len: u64) -> Data {
+pub(super) fn data(len: u64) -> Data {
     Data {
         len,
         fd: 0,
@@ -33,6 +36,28 @@ fn data(len: u64) -> Data {
         heap_flags: 0,
         beyond: [0; 2],
     }
+}
+
+impl Data {
+    /// The structure, without what is behind it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let fields = [self.len.to_ne_bytes(), self.heap_flags.to_ne_bytes()];
+        let words = [self.fd.to_ne_bytes(), self.fd_flags.to_ne_bytes()];
+        [&fields[0][..], &words.concat(), &fields[1]].concat()
+    }
+}
+
+/// A buffer of so many pages, in an fd of this access mode.
+pub(super) fn buffer_for(mode: i32, pages: u64) -> Result<OwnedFd, String> {
+    let mut data = Data {
+        fd_flags: (mode | libc::O_CLOEXEC).cast_unsigned(),
+        ..data(pages * PAGE)
+    };
+    heap_alloc(&open(SYSTEM, true)?, ALLOC, &mut data).map_err(text)
+}
+
+pub(super) fn buffer(pages: u64) -> Result<OwnedFd, String> {
+    buffer_for(libc::O_RDWR, pages)
 }
 
 fn heap_alloc(node: &File, request: libc::Ioctl, data: &mut Data) -> Result<OwnedFd, Errno> {
@@ -123,6 +148,12 @@ pub(super) fn refuses() -> Verdict {
             Errno::INVAL,
         ),
         ("another call", ALLOC + 1, good, Errno::INVAL),
+        (
+            "another call of another type",
+            0xc018_5401,
+            good,
+            Errno::INVAL,
+        ),
         ("the last call", ALLOC | 0xff, good, Errno::INVAL),
         // What is not read is zero, the length too.
         (
@@ -163,44 +194,63 @@ pub(super) fn any_size() -> Verdict {
     refused(&node, "of no size", sized(0), data(PAGE), Errno::INVAL)
 }
 
-/// The handle's mode is what a mapping can be.
-pub(super) fn modes() -> Verdict {
+/// Of a request only the number counts, whatever type it has.
+pub(super) fn any_type() -> Verdict {
     let node = open(SYSTEM, true)?;
-    for (flags, close, write) in [
-        (libc::O_RDWR, false, Ok(())),
-        (libc::O_RDWR | libc::O_CLOEXEC, true, Ok(())),
-        (libc::O_RDONLY, false, Err(Errno::ACCESS)),
-        (libc::O_RDONLY | libc::O_CLOEXEC, true, Err(Errno::ACCESS)),
-    ] {
-        let mut data = data(PAGE);
-        data.fd_flags = flags.cast_unsigned();
-        let made = heap_alloc(&node, ALLOC, &mut data).map_err(text)?;
-        let closes = fcntl_getfd(&made).map_err(text)? == FdFlags::CLOEXEC;
-        ensure(closes == close, || {
-            format!("flags {flags:#o}: closes on exec: {closes}")
-        })?;
-        let read = map(&made, libc::PROT_READ);
-        ensure(read.is_ok(), || {
-            format!("flags {flags:#o}: mapped for reading: {read:?}")
-        })?;
-        let found = map(&made, libc::PROT_READ | libc::PROT_WRITE);
-        ensure(found == write, || {
-            format!("flags {flags:#o}: mapped for writing: {found:?}")
-        })?;
+    let mut table = Table::new();
+    for request in [0xc018_0000, 0xc018_5400, 0xc018_ff00] {
+        let made = heap_alloc(&node, request, &mut data(PAGE)).map(drop);
+        table.row(format!("request {request:#x}"), made, Ok(()));
     }
-    Ok(())
+    table.verdict()
 }
 
-/// Whether it can be mapped, shared, for a moment.
-fn map(fd: &OwnedFd, prot: i32) -> Result<(), Errno> {
-    let (fd, shared) = (fd.as_raw_fd(), libc::MAP_SHARED);
-    // SAFETY: a new mapping, where nothing is; no one reads or writes it.
-    let mapped = unsafe { libc::mmap(null_mut(), 4096, prot, shared, fd, 0) };
-    if mapped == libc::MAP_FAILED {
-        let error = std::io::Error::last_os_error();
-        return Err(Errno::from_io_error(&error).expect("the system's"));
+/// The access mode of the fd limits the mappings, and nothing else.
+pub(super) fn modes() -> Verdict {
+    let (read, write) = (libc::PROT_READ, libc::PROT_WRITE);
+    let denied = Err(Errno::ACCESS);
+    let mut table = Table::new();
+    for (mode, prot_none, prot_read, prot_write) in [
+        (libc::O_RDONLY, Ok(()), Ok(()), denied),
+        (libc::O_WRONLY, denied, denied, denied),
+        (libc::O_RDWR, Ok(()), Ok(()), Ok(())),
+        // No access at all, which open(2) has for ioctls alone.
+        (libc::O_ACCMODE, denied, denied, denied),
+    ] {
+        for close in [0, libc::O_CLOEXEC] {
+            let flags = mode | close;
+            let mut data = data(PAGE);
+            data.fd_flags = flags.cast_unsigned();
+            let made = heap_alloc(&open(SYSTEM, true)?, ALLOC, &mut data).map_err(text)?;
+            let mut row = |what, found, expected| {
+                table.row(format!("flags {flags:#o}: {what}"), found, expected);
+            };
+            let closes = fcntl_getfd(&made).map_err(text)? == FdFlags::CLOEXEC;
+            row("FD_CLOEXEC", format!("{closes}"), format!("{}", close != 0));
+            // SAFETY: only reads the flags.
+            let found = unsafe { libc::fcntl(made.as_raw_fd(), libc::F_GETFL) };
+            let found = found & libc::O_ACCMODE;
+            row("F_GETFL", format!("{found:#o}"), format!("{mode:#o}"));
+            for (prot, expected) in [
+                (libc::PROT_NONE, prot_none),
+                (read, prot_read),
+                (write, prot_write),
+                (read | write, prot_write),
+            ] {
+                for sharing in [libc::MAP_SHARED, libc::MAP_PRIVATE] {
+                    // A private mapping can be written where the fd can be read.
+                    let expected = match sharing {
+                        libc::MAP_PRIVATE => prot_read,
+                        _ => expected,
+                    };
+                    let found = Mapped::new(&made, prot, sharing, 0, 1).map(drop);
+                    let what = format!("mmap {prot:#x}, {sharing:#x}");
+                    table.row(format!("flags {flags:#o}: {what}"), found, expected);
+                }
+            }
+            let begun = sync(&made, READ);
+            table.row(format!("flags {flags:#o}: SYNC"), begun, Ok(()));
+        }
     }
-    // SAFETY: the mapping is ours, and nothing refers into it.
-    unsafe { libc::munmap(mapped, 4096) };
-    Ok(())
+    table.verdict()
 }

@@ -2,7 +2,12 @@
 //! their own headers: the kernel's on newer kernels, and our module's where
 //! there were none. One table for both, so that a difference shows.
 
+mod arguments;
+mod descriptors;
 mod heap;
+mod mapping;
+mod sync;
+mod table;
 mod udmabuf;
 
 use std::fs::{File, OpenOptions, read_to_string};
@@ -55,7 +60,107 @@ pub(crate) fn trials() -> Vec<Trial> {
             "heap_node::takes_arguments_of_any_size",
             heap::any_size,
         ),
-        of(SYSTEM, "heap_node::opens_as_it_is_told", heap::modes),
+        of(SYSTEM, "heap_node::fd_mode_limits_mappings", heap::modes),
+        of(SYSTEM, "heap_node::request_type_is_ignored", heap::any_type),
+        of(
+            SYSTEM,
+            "heap_node::argument_is_copied_whole",
+            arguments::heap_sizes,
+        ),
+        of(
+            SYSTEM,
+            "heap_node::argument_cut_short_faults",
+            arguments::heap_edges,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::argument_cut_short_faults",
+            arguments::udmabuf_edges,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::items_checked_in_order",
+            udmabuf::order,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::unknown_flags_ignored",
+            udmabuf::ignores,
+        ),
+        of(UDMABUF, "udmabuf_node::other_files_refused", udmabuf::files),
+        of(
+            UDMABUF,
+            "udmabuf_node::large_buffer_as_newest",
+            udmabuf::large,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::live_memfd_stays_writable",
+            udmabuf::seals_while_alive,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::no_free_fd_comes_last",
+            descriptors::udmabuf_without_fds,
+        ),
+        of(
+            SYSTEM,
+            "heap_node::no_free_fd_comes_last",
+            descriptors::heap_without_fds,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::node_has_no_other_calls",
+            descriptors::of_udmabuf_node,
+        ),
+        of(
+            SYSTEM,
+            "heap_node::node_has_no_other_calls",
+            descriptors::of_heap_node,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::buffer_has_its_fdinfo",
+            descriptors::of_udmabuf_buffer,
+        ),
+        of(
+            SYSTEM,
+            "heap_node::buffer_has_its_fdinfo",
+            descriptors::of_heap_buffer,
+        ),
+        of(UDMABUF, "udmabuf_node::end_needs_a_start", sync::udmabuf),
+        of(SYSTEM, "heap_node::end_needs_no_start", sync::heap),
+        of(
+            UDMABUF,
+            "udmabuf_node::mmap_by_the_table",
+            mapping::of_udmabuf,
+        ),
+        of(SYSTEM, "heap_node::mmap_by_the_table", mapping::of_heap),
+        of(
+            SYSTEM,
+            "heap_node::private_mapping_is_a_copy",
+            mapping::private_is_a_copy,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::mapping_by_the_table",
+            mapping::mapped_udmabuf,
+        ),
+        of(
+            SYSTEM,
+            "heap_node::mapping_by_the_table",
+            mapping::mapped_heap,
+        ),
+        of(
+            UDMABUF,
+            "udmabuf_node::child_inherits_mapping",
+            mapping::forked_udmabuf,
+        ),
+        of(
+            SYSTEM,
+            "heap_node::child_inherits_mapping",
+            mapping::forked_heap,
+        ),
     ]
 }
 
@@ -91,6 +196,12 @@ fn exporter(fd: &OwnedFd) -> Result<String, String> {
 
 fn handles() -> Result<usize, String> {
     Ok(std::fs::read_dir("/proc/self/fd").map_err(text)?.count())
+}
+
+/// The fd that the next call to make one returns.
+fn lowest_free_fd() -> Result<i32, String> {
+    let spare = rustix::io::dup(rustix::stdio::stdin()).map_err(text)?;
+    Ok(spare.as_raw_fd())
 }
 
 /// That a call fails with this errno and leaves no handle.

@@ -6,10 +6,13 @@ use std::ptr::null_mut;
 
 use dmashare::buffer::Buffer;
 use dmashare_tests::conformance::Verdict;
+use dmashare_tests::guest::kernel_has_nodes;
 use dmashare_tests::held;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 
+use super::mapping::Mapped;
+use super::table::{Table, newest};
 use super::{PAGE, UDMABUF, call, exporter, open, owned, refused};
 use crate::memory::{holds, put};
 use crate::{ensure, text};
@@ -17,11 +20,11 @@ use crate::{ensure, text};
 /// `struct udmabuf_create` of linux/udmabuf.h
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-struct Create {
-    memfd: i32,
-    flags: u32,
-    offset: u64,
-    size: u64,
+pub(super) struct Create {
+    pub(super) memfd: i32,
+    pub(super) flags: u32,
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
 /// `struct udmabuf_create_list` with its items, as many as `count` says of them.
@@ -32,8 +35,8 @@ struct List {
     items: [Create; 1025],
 }
 
-const CREATE: libc::Ioctl = 0x4018_7542;
-const CREATE_LIST: libc::Ioctl = 0x4008_7543;
+pub(super) const CREATE: libc::Ioctl = 0x4018_7542;
+pub(super) const CREATE_LIST: libc::Ioctl = 0x4008_7543;
 const CLOEXEC: u32 = 1;
 
 fn memfd(size: u64, seals: SealFlags) -> Result<OwnedFd, String> {
@@ -44,13 +47,36 @@ fn memfd(size: u64, seals: SealFlags) -> Result<OwnedFd, String> {
     Ok(memfd)
 }
 
-fn create(memfd: &OwnedFd, offset: u64, size: u64) -> Create {
+pub(super) fn create(memfd: &OwnedFd, offset: u64, size: u64) -> Create {
     Create {
         memfd: memfd.as_raw_fd(),
         flags: CLOEXEC,
         offset,
         size,
     }
+}
+
+impl Create {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let words = [self.memfd.to_ne_bytes(), self.flags.to_ne_bytes()];
+        let fields = [self.offset.to_ne_bytes(), self.size.to_ne_bytes()];
+        [words.concat(), fields.concat()].concat()
+    }
+}
+
+/// A memfd of so many pages that can become a buffer.
+pub(super) fn sealed(pages: u64) -> Result<OwnedFd, String> {
+    memfd(pages * PAGE, SealFlags::SHRINK)
+}
+
+/// A buffer of so many pages.
+pub(super) fn buffer(pages: u64) -> Result<OwnedFd, String> {
+    made_of(&create(&sealed(pages)?, 0, pages * PAGE)).map_err(text)
+}
+
+fn made_of(argument: &Create) -> Result<OwnedFd, Errno> {
+    let node = open(UDMABUF, true).map_err(|_| Errno::NOENT)?;
+    call(&node, CREATE, &mut argument.clone()).map(owned)
 }
 
 pub(super) fn makes() -> Verdict {
@@ -188,4 +214,206 @@ pub(super) fn knows_two_calls() -> Verdict {
         refused(&node, &what, request, create(&memfd, 0, PAGE), Errno::NOTTY)?;
     }
     Ok(())
+}
+
+/// Alignment and the sum of all items come first; then each item by itself: its
+/// fd, its seals, its place in the memfd.
+pub(super) fn order() -> Verdict {
+    let node = open(UDMABUF, true)?;
+    let memfd = sealed(4)?;
+    let open_to_shrink = self::memfd(4 * PAGE, SealFlags::GROW)?;
+    let item = |offset, size| create(&memfd, offset, size);
+    let closed = |offset, size| Create {
+        memfd: -1,
+        ..item(offset, size)
+    };
+    let unsealed = |offset, size| create(&open_to_shrink, offset, size);
+    let (invalid, bad) = (Errno::INVAL, Errno::BADFD);
+    let good = item(0, PAGE);
+    let huge = 1 << 63;
+    let mut table = Table::new();
+    for (what, items, expected) in [
+        ("good, no file of no size", vec![good, closed(0, 0)], bad),
+        ("no file of no size, good", vec![closed(0, 0), good], bad),
+        ("good, good of no size", vec![good, item(0, 0)], invalid),
+        (
+            "good of no size, no file",
+            vec![item(0, 0), closed(0, PAGE)],
+            invalid,
+        ),
+        (
+            "good, unsealed of no size",
+            vec![good, unsealed(0, 0)],
+            invalid,
+        ),
+        ("no file of no size", vec![closed(0, 0)], invalid),
+        (
+            "no files of no size",
+            vec![closed(0, 0), closed(0, 0)],
+            invalid,
+        ),
+        (
+            "no file, past any end",
+            vec![closed(huge - PAGE, PAGE)],
+            bad,
+        ),
+        (
+            "no file, overflow",
+            vec![closed(PAGE.wrapping_neg(), PAGE)],
+            bad,
+        ),
+        ("no file, unaligned", vec![closed(1, PAGE)], invalid),
+        (
+            "no file, unaligned size",
+            vec![closed(0, PAGE + 1)],
+            invalid,
+        ),
+        (
+            "no file, good unaligned",
+            vec![closed(0, PAGE), item(1, PAGE)],
+            invalid,
+        ),
+        ("no file of all bytes", vec![closed(0, huge)], invalid),
+        (
+            "unsealed, no file",
+            vec![unsealed(0, PAGE), closed(0, PAGE)],
+            invalid,
+        ),
+        (
+            "no file, unsealed",
+            vec![closed(0, PAGE), unsealed(0, PAGE)],
+            bad,
+        ),
+        (
+            "past the end, no file",
+            vec![item(4 * PAGE, PAGE), closed(0, PAGE)],
+            invalid,
+        ),
+        (
+            "no file, past the end",
+            vec![closed(0, PAGE), item(4 * PAGE, PAGE)],
+            bad,
+        ),
+    ] {
+        let found = list(&node, 0, &items).map(drop);
+        table.row(what, found, Err(expected));
+    }
+    table.verdict()
+}
+
+fn list(node: &File, flags: u32, items: &[Create]) -> Result<OwnedFd, Errno> {
+    let mut list = List {
+        flags,
+        count: u32::try_from(items.len()).expect("a few"),
+        items: [items[0]; 1025],
+    };
+    list.items[..items.len()].copy_from_slice(items);
+    call(node, CREATE_LIST, &mut list).map(owned)
+}
+
+/// Unknown flags, and the padding of a list's items, are not looked at.
+pub(super) fn ignores() -> Verdict {
+    let node = open(UDMABUF, true)?;
+    let memfd = sealed(1)?;
+    let mut table = Table::new();
+    for flags in [0, CLOEXEC, u32::MAX, u32::MAX - CLOEXEC] {
+        let argument = Create {
+            flags,
+            ..create(&memfd, 0, PAGE)
+        };
+        let by_list = list(&node, flags, &[argument]);
+        for made in [made_of(&argument), by_list] {
+            let closes = made.map(|made| fcntl_getfd(&made) == Ok(FdFlags::CLOEXEC));
+            table.row(
+                format!("flags {flags:#x}"),
+                closes,
+                Ok(flags & CLOEXEC != 0),
+            );
+        }
+    }
+    table.verdict()
+}
+
+/// Files that can become a buffer, and those that cannot.
+pub(super) fn files() -> Verdict {
+    let memfd_of = |flags| {
+        let memfd = memfd_create("node test", flags | MemfdFlags::CLOEXEC).map_err(text)?;
+        ftruncate(&memfd, 2 << 20).map_err(text)?;
+        Ok::<_, String>(memfd)
+    };
+    let reopened = |memfd: &OwnedFd, flags| {
+        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+        rustix::fs::open(path, flags, Mode::empty()).map_err(text)
+    };
+    let good = sealed(1)?;
+    let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let no_sealing = memfd_of(MemfdFlags::empty())?;
+    let huge = memfd_of(MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB)?;
+    fcntl_add_seals(&huge, SealFlags::SHRINK).map_err(text)?;
+    let on_tmpfs = tempfile::tempfile_in("/dev/shm").map_err(text)?;
+    on_tmpfs.set_len(PAGE).map_err(text)?;
+    let mut table = Table::new();
+    for (what, file, expected) in [
+        ("all other seals", &memfd(PAGE, all)?, Ok(())),
+        ("no seals allowed", &no_sealing, Err(Errno::INVAL)),
+        ("a file of tmpfs", &on_tmpfs.into(), Err(Errno::INVAL)),
+        ("no free huge page", &huge, Err(Errno::NOMEM)),
+        ("a dma-buf", &buffer(1)?, Err(Errno::BADFD)),
+        ("the node", &open(UDMABUF, true)?.into(), Err(Errno::BADFD)),
+        ("O_PATH", &reopened(&good, OFlags::PATH)?, Err(Errno::BADFD)),
+        // The module is stricter: such an fd gives no way to write.
+        (
+            "O_RDONLY",
+            &reopened(&good, OFlags::RDONLY)?,
+            if kernel_has_nodes() {
+                Ok(())
+            } else {
+                Err(Errno::ACCESS)
+            },
+        ),
+    ] {
+        let found = made_of(&create(file, 0, PAGE)).map(drop);
+        table.row(what, found, expected);
+    }
+    table.verdict()
+}
+
+/// One buffer of more than 64 MiB, the limit before 7.3.
+pub(super) fn large() -> Verdict {
+    let size = 65 << 20;
+    let mut table = Table::new();
+    let sparse = memfd(size, SealFlags::SHRINK)?;
+    let argument = create(&sparse, 0, size);
+    let expected = newest((7, 3), Ok(()), Err(Errno::INVAL));
+    table.row("65 MiB", made_of(&argument).map(drop), expected);
+    let closed = Create {
+        memfd: -1,
+        ..argument
+    };
+    let expected = newest((7, 3), Err(Errno::BADFD), Err(Errno::INVAL));
+    table.row("65 MiB of no file", made_of(&closed).map(drop), expected);
+    table.verdict()
+}
+
+/// The memfd while a buffer is made of it.
+pub(super) fn seals_while_alive() -> Verdict {
+    let memfd = sealed(4)?;
+    let buffer = made_of(&create(&memfd, 0, 2 * PAGE)).map_err(text)?;
+    let mut table = Table::new();
+    let seal = |seals| fcntl_add_seals(&memfd, seals);
+    table.row("F_SEAL_WRITE", seal(SealFlags::WRITE), Err(Errno::BUSY));
+    table.row(
+        "ftruncate, shorter",
+        ftruncate(&memfd, PAGE),
+        Err(Errno::PERM),
+    );
+    table.row("ftruncate, longer", ftruncate(&memfd, 5 * PAGE), Ok(()));
+    table.row("F_SEAL_FUTURE_WRITE", seal(SealFlags::FUTURE_WRITE), Ok(()));
+    // Neither the buffer nor its mappings are bound by that.
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let mapped = Mapped::new(&buffer, prot, libc::MAP_SHARED, 0, 2).map(drop);
+    table.row("mmap of the buffer", mapped, Ok(()));
+    drop(buffer);
+    table.verdict()?;
+    held::comes_back_to(Ok(()), || Ok(seal(SealFlags::WRITE)))
 }
