@@ -31,7 +31,7 @@ static const struct dmashare_exporter dmashare_heap_exporter = {
 /**
  * struct dmashare_heap_reply - where the fd goes
  * @arg: argument of the caller
- * @size: bytes of it
+ * @size: bytes to copy to it, maybe none
  * @data: copy of it
  */
 struct dmashare_heap_reply {
@@ -48,49 +48,69 @@ static int dmashare_heap_node_reply(void *context, int fd)
 	return copy_to_user(reply->arg, reply->data, reply->size) ? -EFAULT : 0;
 }
 
-/*
- * Of the command only its number counts, and what it says of the argument: of a
- * shorter one the rest is zero, and of a longer one it is ignored.
- */
-static long dmashare_heap_node_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+static long dmashare_heap_node_alloc(struct dmashare_file_account *file,
+				     struct dmashare_heap_reply *reply)
 {
-	struct dma_heap_allocation_data data = { };
-	size_t size = min_t(size_t, _IOC_SIZE(cmd), sizeof(data));
-	struct dmashare_heap_reply reply = {
-		.arg = (void __user *)arg,
-		.size = cmd & IOC_OUT ? size : 0,
-		.data = &data,
-	};
+	const struct dma_heap_allocation_data *data = reply->data;
 	struct dmashare_request request = {
 		.exporter = &dmashare_heap_exporter,
 		.pool = &dmashare_own_pool,
-		.file = file->private_data,
-		.shape = { .kind = DMASHARE_SYSTEM },
+		.file = file,
+		.fd_flags = data->fd_flags,
+		.shape = { .kind = DMASHARE_SYSTEM, .size = data->len },
 	};
 	long ret;
+
+	if (data->fd || data->fd_flags & ~DMA_HEAP_VALID_FD_FLAGS ||
+	    data->heap_flags & ~DMA_HEAP_VALID_HEAP_FLAGS || !PAGE_ALIGN(data->len))
+		return -EINVAL;
+
+	ret = dmashare_export_fd(&request, dmashare_heap_node_reply, reply);
+	if (ret >= 0)
+		return 0;
+	/* The kernel's heap has no limits: too much is more than there is. */
+	return ret == -EFBIG || ret == -EDQUOT ? -ENOMEM : ret;
+}
+
+/*
+ * As the framework does, look only at the number, size and direction of @cmd. All
+ * bytes of a longer argument are copied, though none beyond the structure is used;
+ * a shorter one is extended with zeroes.
+ */
+static long dmashare_heap_node_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	size_t size = _IOC_SIZE(cmd);
+	struct dmashare_heap_reply reply = {
+		.arg = (void __user *)arg,
+		.size = cmd & IOC_OUT ? size : 0,
+	};
+	long ret = -EFAULT;
 
 	if (_IOC_NR(cmd) != _IOC_NR(DMA_HEAP_IOCTL_ALLOC))
 		return -EINVAL;
 
-	if (cmd & IOC_IN && copy_from_user(&data, (void __user *)arg, size))
-		return -EFAULT;
+	reply.data = kzalloc(max(size, sizeof(*reply.data)), GFP_KERNEL_ACCOUNT);
+	if (!reply.data)
+		return -ENOMEM;
 
-	if (data.fd || data.fd_flags & ~DMA_HEAP_VALID_FD_FLAGS ||
-	    data.heap_flags & ~DMA_HEAP_VALID_HEAP_FLAGS || !PAGE_ALIGN(data.len))
-		return -EINVAL;
+	if (!(cmd & IOC_IN) || !copy_from_user(reply.data, reply.arg, size))
+		ret = dmashare_heap_node_alloc(file->private_data, &reply);
 
-	request.fd_flags = data.fd_flags;
-	request.shape.size = data.len;
-	ret = dmashare_export_fd(&request, dmashare_heap_node_reply, &reply);
-	if (ret >= 0)
-		return 0;
-	/* It has no limits of its own: too much is more than there is. */
-	return ret == -EFBIG || ret == -EDQUOT ? -ENOMEM : ret;
+	kfree(reply.data);
+	return ret;
+}
+
+/* As the framework does: pread(2) of the node is ESPIPE. */
+static int dmashare_heap_node_open(struct inode *inode, struct file *file)
+{
+	int ret = dmashare_node_open(inode, file);
+
+	return ret ?: nonseekable_open(inode, file);
 }
 
 static const struct file_operations dmashare_heap_fops = {
 	.owner = THIS_MODULE,
-	.open = dmashare_node_open,
+	.open = dmashare_heap_node_open,
 	.release = dmashare_node_release,
 	.unlocked_ioctl = dmashare_heap_node_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,

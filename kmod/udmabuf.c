@@ -43,13 +43,15 @@ static long dmashare_udmabuf_create(struct dmashare_file_account *file, u32 flag
 	};
 	long ret = dmashare_export_fd(&request, NULL, NULL);
 
+	/* As Linux 7.3: a page pinned too often is EINVAL, no free huge page ENOMEM. */
 	switch (ret) {
 	case -EBADF:
 		return -EBADFD;
 	case -EFBIG:
+	case -EMLINK:
 		return -EINVAL;
 	case -EDQUOT:
-	case -EMLINK:
+	case -ENOSPC:
 		return -ENOMEM;
 	default:
 		return ret;
