@@ -11,7 +11,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 
 use super::table::{Answer, Table, answer};
 use super::{SYSTEM, UDMABUF, heap, lowest_free_fd, open, owned, udmabuf};
-use crate::text;
+use crate::{text, users};
 
 /// More than the longest argument that a request can announce, 16,383 bytes.
 const HALF: usize = 5 * 4096;
@@ -93,6 +93,7 @@ const WRITES: libc::Ioctl = 0x8000_0000;
 /// one must be there.
 pub(super) fn heap_sizes() -> Verdict {
     let node = open(SYSTEM, true)?;
+    let references = users()?;
     let mut table = Table::new();
     let both = READS | WRITES;
     let fault = Err(Errno::FAULT);
@@ -145,6 +146,7 @@ pub(super) fn heap_sizes() -> Verdict {
             table.row(format!("{what}: fd"), fd, if told { next } else { 0 });
         }
     }
+    table.row("references to the module", users()?, references);
     table.verdict()
 }
 

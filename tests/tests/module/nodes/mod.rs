@@ -95,6 +95,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         of(
             UDMABUF,
+            "udmabuf_node::huge_pages_in_part",
+            udmabuf::huge_pages,
+        ),
+        of(
+            UDMABUF,
             "udmabuf_node::live_memfd_stays_writable",
             udmabuf::seals_while_alive,
         ),

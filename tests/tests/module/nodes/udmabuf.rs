@@ -8,13 +8,15 @@ use dmashare::buffer::Buffer;
 use dmashare_tests::conformance::Verdict;
 use dmashare_tests::guest::kernel_has_nodes;
 use dmashare_tests::held;
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    MemfdFlags, Mode, OFlags, SealFlags, SeekFrom, fcntl_add_seals, ftruncate, memfd_create,
+};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 
 use super::mapping::Mapped;
 use super::table::{Table, newest};
 use super::{PAGE, UDMABUF, call, exporter, open, owned, refused};
-use crate::memory::{holds, put};
+use crate::memory::{Pool, holds, put};
 use crate::{ensure, text};
 
 /// `struct udmabuf_create` of linux/udmabuf.h
@@ -416,4 +418,34 @@ pub(super) fn seals_while_alive() -> Verdict {
     drop(buffer);
     table.verdict()?;
     held::comes_back_to(Ok(()), || Ok(seal(SealFlags::WRITE)))
+}
+
+/// Any whole pages of a memfd of huge pages, in one of them or in several.
+pub(super) fn huge_pages() -> Verdict {
+    const HUGE: u64 = 2 << 20;
+    let pool = Pool::of(3)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    let huge = memfd_create("node test", flags).map_err(text)?;
+    ftruncate(&huge, 3 * HUGE).map_err(text)?;
+    fcntl_add_seals(&huge, SealFlags::SHRINK).map_err(text)?;
+    let mut table = Table::new();
+    for (what, offset, size, expected) in [
+        ("a page", PAGE, PAGE, Ok(PAGE)),
+        ("all", 0, 3 * HUGE, Ok(3 * HUGE)),
+        (
+            "the end of one, the next",
+            HUGE - PAGE,
+            HUGE + PAGE,
+            Ok(HUGE + PAGE),
+        ),
+        ("over the end", 3 * HUGE - PAGE, 2 * PAGE, Err(Errno::INVAL)),
+        ("an odd byte", 1, HUGE, Err(Errno::INVAL)),
+    ] {
+        let made = made_of(&create(&huge, offset, size));
+        let found = made.and_then(|made| rustix::fs::seek(&made, SeekFrom::End(0)));
+        table.row(what, found, expected);
+    }
+    drop(huge);
+    table.verdict()?;
+    pool.has_free(3)
 }
