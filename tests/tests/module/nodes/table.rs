@@ -37,7 +37,7 @@ pub(super) fn of_kernel<T>(since: (u32, u32), newest: T, before: T) -> T {
     }
 }
 
-/// The release since which no dma-buf can be mapped as executable.
+/// No dma-buf can be mapped as executable on 7.2 and 7.3, and any can on 6.12.
 pub(super) const NO_EXEC: (u32, u32) = (7, 0);
 
 /// Rows, of which all that fail are reported.
