@@ -109,14 +109,15 @@ fn read_write(buffer: &OwnedFd, pages: usize) -> Result<Mapped, String> {
 }
 
 /// `READ_IMPLIES_EXEC`, as an old program has it, until this is dropped.
-struct ReadImpliesExec(c_int);
+struct ReadImpliesExec(u32);
 
 impl ReadImpliesExec {
     fn new() -> ReadImpliesExec {
         // SAFETY: changes what mmap of this thread does, for as long as this lives.
         unsafe {
-            let before = libc::personality(0xffff_ffff);
-            libc::personality((before | libc::READ_IMPLIES_EXEC) as libc::c_ulong);
+            let before = libc::personality(0xffff_ffff).cast_unsigned();
+            let implied = before | libc::READ_IMPLIES_EXEC.cast_unsigned();
+            libc::personality(implied.into());
             ReadImpliesExec(before)
         }
     }
@@ -125,7 +126,7 @@ impl ReadImpliesExec {
 impl Drop for ReadImpliesExec {
     fn drop(&mut self) {
         // SAFETY: what it was before.
-        unsafe { libc::personality(self.0 as libc::c_ulong) };
+        unsafe { libc::personality(self.0.into()) };
     }
 }
 
