@@ -27,10 +27,10 @@ use crate::refused::state;
 use crate::{ensure, skipped, test, text};
 use crate::{memfd, reload};
 
-const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+pub(crate) const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
 /// More than any call has; who makes as many is in a loop.
-const MOST: u32 = 20_000;
+pub(crate) const MOST: u32 = 20_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     of(vec![
@@ -60,10 +60,10 @@ fn of(checks: Vec<Check>) -> Vec<Trial> {
 }
 
 /// This thread's file.
-struct Injector(File);
+pub(crate) struct Injector(File);
 
 impl Injector {
-    fn new() -> Result<Injector, String> {
+    pub(crate) fn new() -> Result<Injector, String> {
         // By itself it leaves out the allocations that matter here.
         for (fault, setting, value) in [
             ("failslab", "ignore-gfp-wait", "N"),
@@ -85,7 +85,7 @@ impl Injector {
 
     /// Makes a call whose `nth` allocation, or copy from or to user space, fails;
     /// whether it came to that.
-    fn fail<T>(&self, nth: u32, call: impl FnOnce() -> T) -> Result<(T, bool), String> {
+    pub(crate) fn fail<T>(&self, nth: u32, call: impl FnOnce() -> T) -> Result<(T, bool), String> {
         let order = nth.to_string();
         self.0.write_at(order.as_bytes(), 0).map_err(text)?;
         let answer = call();

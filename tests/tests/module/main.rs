@@ -16,6 +16,7 @@ mod holes;
 mod injected;
 mod killed;
 mod limits;
+mod load;
 mod mapped;
 mod memory;
 mod nodes;

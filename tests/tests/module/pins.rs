@@ -76,11 +76,16 @@ fn movable() -> Result<Vec<Span<u64>>, String> {
     Ok(spans.collect())
 }
 
+/// Whether memory is set aside to stay movable.
+pub(crate) fn has_movable_zone() -> bool {
+    movable().is_ok_and(|zones| !zones.is_empty())
+}
+
 /// Reason why huge pages of this guest cannot be pinned, if that is so: before
 /// Linux 6.11 the kernel moves them from one movable place to another, and gives up.
-pub(crate) fn huge_pages_cannot_be_pinned() -> Result<Option<&'static str>, String> {
-    let stuck = kernel_version() < (6, 11) && !movable()?.is_empty();
-    Ok(stuck.then_some("this kernel does not move huge pages out of movable memory"))
+pub(crate) fn huge_pages_cannot_be_pinned() -> Option<&'static str> {
+    let stuck = kernel_version() < (6, 11) && has_movable_zone();
+    stuck.then_some("this kernel does not move huge pages out of movable memory")
 }
 
 /// Frame of each page of a memfd, as root may read it of a mapping.

@@ -16,8 +16,9 @@ use crate::device::{Device, MIB, Made, Node, PAGE, Range, WRAP, Wrap};
 use crate::limits::Limit;
 use crate::memfd;
 use crate::memory::{Pool, holds, put};
+use crate::pins::huge_pages_cannot_be_pinned;
 use crate::refused::without_free_fds;
-use crate::{ensure, test, text};
+use crate::{ensure, skipped, test, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -31,7 +32,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "module::leaves_in_the_memfd_what_it_wrote",
             leaves_what_it_wrote,
         ),
-        test("module::wraps_huge_pages", huge_pages),
+        match huge_pages_cannot_be_pinned() {
+            None => test("module::wraps_huge_pages", huge_pages),
+            Some(reason) => skipped("module::wraps_huge_pages", reason),
+        },
         test("module::wrap_failed_allocates_no_page", no_page_of_failed),
     ]
 }

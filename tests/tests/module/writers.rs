@@ -58,6 +58,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A device that has the buffer mapped, until this is dropped.
+#[expect(dead_code, reason = "they are held, and looked at by nobody")]
 enum Importer {
     /// vgem maps what it imports, in both directions, before Linux 7.0.
     Vgem(Vgem),

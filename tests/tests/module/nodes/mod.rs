@@ -93,11 +93,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "udmabuf_node::large_buffer_as_newest",
             udmabuf::large,
         ),
-        of(
-            UDMABUF,
-            "udmabuf_node::huge_pages_in_part",
-            udmabuf::huge_pages,
-        ),
+        huge_pages_in_part(),
         of(
             UDMABUF,
             "udmabuf_node::live_memfd_stays_writable",
@@ -167,6 +163,19 @@ pub(crate) fn trials() -> Vec<Trial> {
             mapping::forked_heap,
         ),
     ]
+}
+
+/// The kernel's own finds no huge pages where they lie in memory that is to stay
+/// movable.
+fn huge_pages_in_part() -> Trial {
+    let name = "udmabuf_node::huge_pages_in_part";
+    match crate::pins::has_movable_zone() {
+        false => of(UDMABUF, name, udmabuf::huge_pages),
+        true => skipped(
+            name,
+            "huge pages lie in memory that is set aside as movable",
+        ),
+    }
 }
 
 fn open(node: &str, write: bool) -> Result<File, String> {
