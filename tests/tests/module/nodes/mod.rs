@@ -25,13 +25,6 @@ const SYSTEM: &str = "/dev/dma_heap/system";
 const PAGE: u64 = 4096;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let of = |node: &str, name: &str, check: fn() -> Verdict| match Path::new(node).exists() {
-        true => test(name, check),
-        false => skipped(
-            name,
-            format!("{node}: this kernel has none, nor has our module"),
-        ),
-    };
     vec![
         of(
             UDMABUF,
@@ -163,6 +156,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             mapping::forked_heap,
         ),
     ]
+}
+
+/// A row for a node, where there is one.
+fn of(node: &str, name: &str, check: fn() -> Verdict) -> Trial {
+    match Path::new(node).exists() {
+        true => test(name, check),
+        false => skipped(
+            name,
+            format!("{node}: this kernel has none, nor has our module"),
+        ),
+    }
 }
 
 /// The kernel's own finds no huge pages where they lie in memory that is to stay
