@@ -26,7 +26,8 @@ use crate::gem::Vgem;
 use crate::{ensure, skipped, test, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn() -> Verdict); 7] = [
+    type Check = (&'static str, fn() -> Verdict);
+    let tests: [Check; 7] = [
         ("writers::overlapping_writes_are_kept", overlapping_writes),
         ("writers::nested_writes_are_kept", nested_writes),
         ("writers::reads_keep_open_writes", reads_keep_writes),
