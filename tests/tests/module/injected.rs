@@ -306,9 +306,13 @@ fn load() -> Verdict {
         let (answer, injected) = injector.fail(nth, || reload::load(&loaded.parameters))?;
         match answer {
             Ok(()) => {
-                let device = Device::open()?;
-                device.alloc(Alloc::new(PAGE)).map_err(text)?;
-                drop(device);
+                // Without memory for its path, the kernel gives a node another.
+                let named = Node::ALL.iter().all(|node| Path::new(node.path()).exists());
+                ensure(named || injected, || "a node is missing".to_owned())?;
+                if named {
+                    let device = Device::open()?;
+                    device.alloc(Alloc::new(PAGE)).map_err(text)?;
+                }
                 reload::unload().map_err(|errno| format!("unloading it: {errno}"))?;
             }
             Err(errno) => {
