@@ -112,24 +112,32 @@ fn run(arguments: &Arguments) -> Result<usize, Failure> {
     Ok(worse)
 }
 
-/// A line for each test; how many are worse with the module.
+/// Prints a line for each test and one for the exit status; how many are worse with the
+/// module.
 fn compare(program: &str, stock: &Results, ours: &Results) -> usize {
     let mut worse = 0;
-    for at in 0..stock.count().max(ours.count()) {
-        let known = stock.tests.get(at).or(ours.tests.get(at));
-        let name = known.map_or("", |test| &test.name);
-        let verdicts = [stock.verdict(at), ours.verdict(at)];
-        let is_worse = verdicts[0] == Verdict::Passed && verdicts[1] != Verdict::Passed;
+    let mut row = |test: &str, stock: Verdict, ours: Verdict| {
+        let is_worse = stock == Verdict::Passed && ours != Verdict::Passed;
         worse += usize::from(is_worse);
         let line = format!(
             "{:64} {:10} {:8} {}",
-            format!("{program} {} {name}", at + 1),
-            verdicts[0].word(),
-            verdicts[1].word(),
+            format!("{program} {test}"),
+            stock.word(),
+            ours.word(),
             if is_worse { "FAIL" } else { "" }
         );
         println!("{}", line.trim_end());
+    };
+    for at in 0..stock.count().max(ours.count()) {
+        let known = stock.tests.get(at).or(ours.tests.get(at));
+        let name = known.map_or("", |test| &test.name);
+        row(
+            &format!("{} {name}", at + 1),
+            stock.verdict(at),
+            ours.verdict(at),
+        );
     }
+    row("exit status", stock.exit(), ours.exit());
     if !stock
         .tests
         .iter()
@@ -175,7 +183,7 @@ fn in_guest(
             eprint!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
             eprintln!("{}: {:?}", path.display(), output.exit);
         }
-        results.push(Results::parse(&stdout));
+        results.push(Results::parse(&stdout, output.success()));
     }
     vm.power_off()?;
     Ok(results)
@@ -204,15 +212,24 @@ mod tests {
 
     #[test]
     fn what_only_the_kernel_passes_is_counted() {
-        let all = Results::parse("1..3\nok 1 a\nok 2 b\nnot ok 3 c\n");
+        let all = Results::parse("1..3\nok 1 a\nok 2 b\nnot ok 3 c\n", true);
         assert_eq!(compare("it", &all, &all), 0);
         // It ended early, or failed, or skipped.
-        let ended = Results::parse("1..3\nok 1 a\n");
+        let ended = Results::parse("1..3\nok 1 a\n", true);
         assert_eq!(compare("it", &all, &ended), 1);
-        let worse = Results::parse("1..3\nok 1 a # SKIP\nnot ok 2 b\nok 3 c\n");
+        let worse = Results::parse("1..3\nok 1 a # SKIP\nnot ok 2 b\nok 3 c\n", true);
         assert_eq!(compare("it", &all, &worse), 2);
         // Without a measure nothing is compared.
-        let nothing = Results::parse("1..3\n");
+        let nothing = Results::parse("1..3\n", true);
         assert_eq!(compare("it", &nothing, &all), 1);
+    }
+
+    #[test]
+    fn failing_exit_status_counts() {
+        let results = |succeeded| Results::parse("1..1\nok 1 all of it\n", succeeded);
+        assert_eq!(compare("udmabuf", &results(true), &results(true)), 0);
+        assert_eq!(compare("udmabuf", &results(true), &results(false)), 1);
+        // Where it fails on the kernel's own nodes, too, that is not the module's fault.
+        assert_eq!(compare("udmabuf", &results(false), &results(false)), 0);
     }
 }

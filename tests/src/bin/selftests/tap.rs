@@ -9,6 +9,8 @@ pub(crate) struct Results {
     pub(crate) planned: usize,
     /// Those that it gave, in their order.
     pub(crate) tests: Vec<Test>,
+    /// Whether it exited with 0: a program can fail after its last result.
+    pub(crate) succeeded: bool,
 }
 
 /// One result.
@@ -39,8 +41,12 @@ impl Verdict {
 }
 
 impl Results {
-    pub(crate) fn parse(output: &str) -> Results {
-        let mut results = Results::default();
+    /// Results of a program by its output and by whether it exited with 0.
+    pub(crate) fn parse(output: &str, succeeded: bool) -> Results {
+        let mut results = Results {
+            succeeded,
+            ..Results::default()
+        };
         for line in output.lines() {
             if let Some(planned) = line.strip_prefix("1..") {
                 results.planned = planned.trim().parse().unwrap_or(0);
@@ -54,6 +60,14 @@ impl Results {
     /// How many there were to be.
     pub(crate) fn count(&self) -> usize {
         self.planned.max(self.tests.len())
+    }
+
+    /// Verdict on the program's exit status.
+    pub(crate) fn exit(&self) -> Verdict {
+        match self.succeeded {
+            true => Verdict::Passed,
+            false => Verdict::Failed,
+        }
     }
 
     /// The result at this place, from 0.
@@ -95,7 +109,7 @@ mod tests {
     fn reads_what_the_programs_print() {
         let output = "TAP version 13\n1..5\n# Testing heap: system\nok 1 Import buffer 0\n\
             not ok 2 zeroed\nok 3 # SKIP no vgem\nok 4 it # SKIP\nokay 5 no\n";
-        let results = Results::parse(output);
+        let results = Results::parse(output, true);
         let test = |name: &str, verdict| Test {
             name: name.to_owned(),
             verdict,
