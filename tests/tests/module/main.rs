@@ -1,6 +1,7 @@
-//! Our module's own word: what /dev/dmashare makes, what it refuses, and when it
-//! can be unloaded; and the standard nodes, the kernel's or the module's. What
-//! its buffers share with those of other ways is in the conformance suite.
+//! The kernel module: buffers of its nodes below /dev/dmashare, what they refuse,
+//! limits, loading and unloading; and the standard nodes, the kernel's or the
+//! module's. What its buffers share with those of other backends is in the
+//! conformance suite.
 //!
 //! A program of its own, by raw calls: it counts all that the module has, and so
 //! nothing else may run in it that makes buffers, as a graphics driver does. It
