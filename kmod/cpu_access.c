@@ -13,7 +13,10 @@
  * - the end of a write access hands its data to the devices at once; what the end
  *   of a read access would invalidate waits for the last write access;
  * - a mapping that is made or removed is synced by the same rules, apart from
- *   its making and removing.
+ *   its making and removing;
+ * - a mapping for a device that writes is made for both directions. Else what the
+ *   CPU wrote could not be handed over, and what the bounce buffer had before would
+ *   come back.
  *
  * A write access belongs to the address space that began it. If that is gone, so
  * is the access: a process killed between begin and end blocks nothing.
@@ -149,9 +152,8 @@ static void dmashare_sync_all_for_device(struct dmashare_buffer *buffer,
 			enum dma_data_direction dir = mapping->dir;
 
 			/*
-			 * A mapping made for one direction may only be synced in that
-			 * direction. In one made for both, memory that the CPU only read
-			 * must not undo what the device wrote meanwhile.
+			 * What the CPU only read must not undo what the device wrote
+			 * meanwhile. A mapping to read from has but one direction.
 			 */
 			if (dir == DMA_BIDIRECTIONAL)
 				dir = access;
@@ -252,8 +254,7 @@ void dmashare_mapping_add(struct dmashare_buffer *buffer,
 {
 	mutex_lock(&buffer->lock);
 	list_add(&mapping->node, &attachment->mappings);
-	if (mapping->dir != DMA_FROM_DEVICE || !dmashare_is_written(buffer))
-		dma_sync_sgtable_for_device(attachment->dev, &mapping->sgt, mapping->dir);
+	dma_sync_sgtable_for_device(attachment->dev, &mapping->sgt, mapping->dir);
 	mutex_unlock(&buffer->lock);
 }
 

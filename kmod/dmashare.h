@@ -201,7 +201,7 @@ struct dmashare_attachment {
 /**
  * struct dmashare_mapping - buffer mapped for a device
  * @node: in &dmashare_attachment.mappings
- * @dir: direction of its transfers
+ * @dir: direction that it is mapped for, DMA_TO_DEVICE or DMA_BIDIRECTIONAL
  * @sgt: its scatter list, which the importer holds
  */
 struct dmashare_mapping {

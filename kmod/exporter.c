@@ -141,8 +141,10 @@ static struct sg_table *dmashare_map_dma_buf(struct dma_buf_attachment *attach,
 	if (ret)
 		goto free_mapping;
 
-	mapping->dir = dir;
-	ret = dma_map_sgtable(attach->dev, &mapping->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
+	/* Both ways, or a CPU write could not be handed over: see cpu_access.c. */
+	mapping->dir = dir == DMA_TO_DEVICE ? DMA_TO_DEVICE : DMA_BIDIRECTIONAL;
+	ret = dma_map_sgtable(attach->dev, &mapping->sgt, mapping->dir,
+			      DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret)
 		goto free_table;
 

@@ -27,7 +27,7 @@ use crate::{ensure, skipped, test, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
     type Check = (&'static str, fn() -> Verdict);
-    let tests: [Check; 7] = [
+    let tests: [Check; 10] = [
         ("writers::overlapping_writes_are_kept", overlapping_writes),
         ("writers::nested_writes_are_kept", nested_writes),
         ("writers::reads_keep_open_writes", reads_keep_writes),
@@ -35,6 +35,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("writers::importing_keeps_open_writes", importing_keeps),
         ("writers::killed_writer_blocks_nothing", killed_writer),
         ("writers::stray_end_undoes_nothing", stray_end),
+        ("writers::each_end_hands_over", each_end_hands_over),
+        ("writers::ended_write_outlives_begin", outlives_begin),
+        (
+            "writers::ended_write_outlives_unmapping",
+            outlives_unmapping,
+        ),
     ];
     let forced = read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("swiotlb=force"));
     let trial = |(name, check)| match forced {
@@ -44,18 +50,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "mappings are not bounced: the kernel was booted without swiotlb=force",
         ),
     };
-    let mut trials: Vec<Trial> = tests.into_iter().map(trial).collect();
-    // It writes through its mapping, too, which vivid does not.
-    let name = "writers::each_end_hands_over";
-    trials.push(match (forced, kernel_version() < (7, 0)) {
-        (true, true) => test(name, each_end_hands_over),
-        (false, _) => skipped(
-            name,
-            "mappings are not bounced: the kernel was booted without swiotlb=force",
-        ),
-        (true, false) => skipped(name, "vgem maps nothing since Linux 7.0"),
-    });
-    trials
+    tests.into_iter().map(trial).collect()
 }
 
 /// A device that has the buffer mapped, until this is dropped.
@@ -171,6 +166,27 @@ fn nested_writes() -> Verdict {
     first.finish().map_err(text)
 }
 
+/// One access after the other, which is all that most programs do.
+fn outlives_begin() -> Verdict {
+    let buffer = buffer()?;
+    let _importer = import(&buffer)?;
+    is_mapped(&buffer, true)?;
+    write(&mut map(&buffer)?, 0, 0x41)?;
+    reads(&buffer, 0, 0x41, "the byte of an access that ended")?;
+    write(&mut map(&buffer)?, PAGE, 0x42)?;
+    reads(&buffer, 0, 0x41, "the byte of the first access")
+}
+
+fn outlives_unmapping() -> Verdict {
+    let buffer = buffer()?;
+    let importer = import(&buffer)?;
+    is_mapped(&buffer, true)?;
+    write(&mut map(&buffer)?, 0, 0x41)?;
+    drop(importer);
+    is_mapped(&buffer, false)?;
+    reads(&buffer, 0, 0x41, "the byte of an access that ended")
+}
+
 fn reads_keep_writes() -> Verdict {
     let buffer = buffer()?;
     let _importer = import(&buffer)?;
@@ -213,11 +229,10 @@ fn importing_keeps() -> Verdict {
         format!("{mine:#x?} while it is mapped")
     })?;
     guard.finish().map_err(text)?;
-    // A camera's mapping is for the device to write to: it is not told of ours.
-    match importer {
-        Importer::Vgem(_) => reads(&buffer, 1, 0x42, "the byte written after the import"),
-        Importer::Camera(_) => Ok(()),
-    }
+    drop(importer);
+    is_mapped(&buffer, false)?;
+    reads(&buffer, 0, 0x41, "the byte written before the import")?;
+    reads(&buffer, 1, 0x42, "the byte written after the import")
 }
 
 /// A process that began to write and was killed: the next access is a turn again,
