@@ -8,6 +8,7 @@
 //! is the last one in a guest, since in the end it loads the module for good.
 
 mod account;
+mod cgroup;
 mod complaints;
 mod device;
 mod forked;
