@@ -37,7 +37,7 @@ impl Drop for Pool {
 }
 
 /// Maps it, which huge pages take another call for.
-fn map(buffer: &Buffer) -> Result<Mapping, String> {
+pub(crate) fn map(buffer: &Buffer) -> Result<Mapping, String> {
     match buffer.kind().is_fixed() {
         true => buffer.map(Access::ReadWrite).map_err(text),
         false => buffer.map_shrinkable(Access::ReadWrite).map_err(text),

@@ -27,7 +27,7 @@ const FILE: &str = "/run/vm/dmashare.ko";
 const DEBUGFS: &str = "/sys/kernel/debug/dmashare";
 const UDMABUF: &str = "/dev/udmabuf";
 const SYSTEM: &str = "/dev/dma_heap/system";
-const HEAP: &str = "/dev/dma_heap/dmashare";
+pub(crate) const HEAP: &str = "/dev/dma_heap/dmashare";
 
 /// The first kernel that takes a heap of a module.
 const TAKES_HEAPS: (u32, u32) = (7, 2);
@@ -44,13 +44,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     ];
     trials.extend(injected::trials_of_loading());
     trials.extend(load::trials());
-    // The last one of all.
-    trials.push(
-        match kernel_has_nodes() && kernel_version() >= TAKES_HEAPS {
-            true => test("reload::a_heap_stays", a_heap_stays),
-            false => test("reload::says_that_it_can_add_no_heap", no_heap),
-        },
-    );
+    // The last ones of all.
+    match kernel_has_nodes() && kernel_version() >= TAKES_HEAPS {
+        true => trials.extend([
+            test("reload::a_heap_stays", a_heap_stays),
+            test("users::heap_counts_for_user", crate::users::heap),
+        ]),
+        false => trials.push(test("reload::says_that_it_can_add_no_heap", no_heap)),
+    }
     trials
 }
 
