@@ -22,15 +22,16 @@ use crate::device::{
     Alloc, Argument, BELOW_4G, CONTIGUOUS, Device, INFO, Info, MIB, Node, PAGE, QUERY, Query,
     Range, WRITE_COMBINED, Wrap, last_errno,
 };
+use crate::forked::Forked;
 use crate::gem::Vgem;
 use crate::refused::state;
 use crate::{ensure, skipped, test, text};
-use crate::{memfd, reload};
+use crate::{memfd, reload, users};
 
-pub(crate) const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
 /// More than any call has; who makes as many is in a loop.
-pub(crate) const MOST: u32 = 20_000;
+const MOST: u32 = 20_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     of(vec![
@@ -60,10 +61,10 @@ fn of(checks: Vec<Check>) -> Vec<Trial> {
 }
 
 /// This thread's file.
-pub(crate) struct Injector(File);
+struct Injector(File);
 
 impl Injector {
-    pub(crate) fn new() -> Result<Injector, String> {
+    fn new() -> Result<Injector, String> {
         // By itself it leaves out the allocations that matter here.
         for (fault, setting, value) in [
             ("failslab", "ignore-gfp-wait", "N"),
@@ -85,7 +86,7 @@ impl Injector {
 
     /// Makes a call whose `nth` allocation, or copy from or to user space, fails;
     /// whether it came to that.
-    pub(crate) fn fail<T>(&self, nth: u32, call: impl FnOnce() -> T) -> Result<(T, bool), String> {
+    fn fail<T>(&self, nth: u32, call: impl FnOnce() -> T) -> Result<(T, bool), String> {
         let order = nth.to_string();
         self.0.write_at(order.as_bytes(), 0).map_err(text)?;
         let answer = call();
@@ -297,13 +298,43 @@ fn import() -> Verdict {
     Ok(())
 }
 
-/// The kernel's own allocations for a module are among them.
+/// Nodes that a load can add beside the module's own.
+const STANDARD_NODES: [&str; 3] = [
+    "/dev/udmabuf",
+    "/dev/dma_heap/system",
+    "/dev/dma_heap/dmashare",
+];
+
+/// Opens all nodes, again and again, and keeps what it gets for a while: one that was
+/// opened too early would be closed after its module is gone.
+fn opens() -> Verdict {
+    let paths = Node::ALL.map(Node::path).into_iter().chain(STANDARD_NODES);
+    let paths: Vec<&str> = paths.collect();
+    let mut kept = Vec::new();
+    loop {
+        for path in &paths {
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+            kept.extend(rustix::fs::open(*path, flags, 0.into()));
+        }
+        if kept.len() > 32 {
+            kept.clear();
+        }
+    }
+}
+
+/// The kernel's own allocations for a module are among them. A node is visible as soon
+/// as it is registered, and a later step can still fail: then the kernel frees the
+/// module, whoever uses it. Meanwhile another process opens the nodes, and KASAN sees a
+/// use of what was freed.
 fn load() -> Verdict {
     let injector = Injector::new()?;
     let loaded = reload::Loaded::set_aside()?;
     let mut refused = 0;
     for nth in 1..MOST {
+        let opener = Forked::start(opens)?;
         let (answer, injected) = injector.fail(nth, || reload::load(&loaded.parameters))?;
+        opener.kill()?;
+        opener.wait()?;
         match answer {
             Ok(()) => {
                 // Without memory for its path, the kernel gives a node another.
@@ -313,6 +344,7 @@ fn load() -> Verdict {
                     let device = Device::open()?;
                     device.alloc(Alloc::new(PAGE)).map_err(text)?;
                 }
+                held::comes_back_to(0, users)?;
                 reload::unload().map_err(|errno| format!("unloading it: {errno}"))?;
             }
             Err(errno) => {

@@ -20,7 +20,6 @@ mod holes;
 mod injected;
 mod killed;
 mod limits;
-mod load;
 mod mapped;
 mod memory;
 mod nodes;

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::device::{Alloc, Device, MIB, NODE_HEAP, Node, PAGE, SYSTEM_NODE, last_errno};
 use crate::gem::Vgem;
 use crate::{ensure, skipped, test, text};
-use crate::{injected, load, users};
+use crate::{injected, users};
 
 /// Where `cargo vm` puts it.
 const FILE: &str = "/run/vm/dmashare.ko";
@@ -43,7 +43,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("reload::refuses_bad_parameters", bad_parameters),
     ];
     trials.extend(injected::trials_of_loading());
-    trials.extend(load::trials());
     // The last ones of all.
     match kernel_has_nodes() && kernel_version() >= TAKES_HEAPS {
         true => trials.extend([
