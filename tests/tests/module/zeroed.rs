@@ -16,32 +16,35 @@ use crate::device::{
 };
 use crate::forked::in_another_process;
 use crate::memory::{Pool, map};
+use crate::pins::huge_pages_cannot_be_pinned;
 use crate::pressure::{free, reserve};
 use crate::{ensure, test_or_skip, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![test_or_skip(
-        "zeroed::buffers_hold_no_old_data",
-        no_old_data,
-    )]
+    vec![
+        test_or_skip("zeroed::buffers_hold_no_old_data", no_old_data),
+        test_or_skip("zeroed::huge_pages_hold_no_old_data", huge_pages),
+    ]
 }
 
 const SIZE: u64 = 32 * MIB;
 
+/// Reason why zeroes would show nothing here.
+fn kernel_clears_pages() -> Result<Option<&'static str>, String> {
+    let words = read_to_string("/proc/cmdline").map_err(text)?;
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let told = ["init_on_alloc=0", "init_on_free=0"].map(|word| words.contains(&word));
+    let reason = "the kernel may clear pages by itself; boot it with --append \"init_on_alloc=0 init_on_free=0\"";
+    Ok((told != [true, true]).then_some(reason))
+}
+
 /// Shows that each kind of buffer is zero from its first byte to its last, in memory
 /// that was full of another process's bytes just before.
 fn no_old_data() -> Result<Completion, String> {
-    let words = read_to_string("/proc/cmdline").map_err(text)?;
-    let words: Vec<&str> = words.split_whitespace().collect();
-    if !["init_on_alloc=0", "init_on_free=0"]
-        .iter()
-        .all(|word| words.contains(word))
-    {
-        let reason = "the kernel may clear pages by itself; boot it with --append \"init_on_alloc=0 init_on_free=0\"";
+    if let Some(reason) = kernel_clears_pages()? {
         return Ok(Completion::ignored_with(reason));
     }
     dirty().map_err(|error| format!("dirtying memory: {error}"))?;
-    let _pool = Pool::of(SIZE / (2 * MIB))?;
     let device = Device::open()?;
     let system = Alloc::new(SIZE);
     let range = Alloc::new(SIZE).flags(CONTIGUOUS);
@@ -66,12 +69,7 @@ fn no_old_data() -> Result<Completion, String> {
         let made = device.alloc(alloc).map_err(text).and_then(Made::buffer);
         buffers.push((kind, made));
     }
-    for (kind, flags) in [
-        ("a memfd", MemfdFlags::empty()),
-        ("a memfd of huge pages", MemfdFlags::HUGETLB),
-    ] {
-        buffers.push((kind, wrapped(&device, flags)));
-    }
+    buffers.push(("a memfd", wrapped(&device, MemfdFlags::empty())));
     if device.info().map_err(text)?.nodes & NODE_DMA_HEAP != 0 {
         buffers.push(("the standard heap", standard_heap()));
     }
@@ -79,6 +77,21 @@ fn no_old_data() -> Result<Completion, String> {
         let zero = buffer.and_then(|buffer| is_zero(&buffer));
         zero.map_err(|error| format!("{kind}: {error}"))?;
     }
+    Ok(Completion::Completed)
+}
+
+/// Shows the same of huge pages, which the kernel clears only where they are mapped.
+fn huge_pages() -> Result<Completion, String> {
+    let reason = match kernel_clears_pages()? {
+        None => huge_pages_cannot_be_pinned()?,
+        reason => reason,
+    };
+    if let Some(reason) = reason {
+        return Ok(Completion::ignored_with(reason));
+    }
+    dirty().map_err(|error| format!("dirtying memory: {error}"))?;
+    let _pool = Pool::of(SIZE / (2 * MIB))?;
+    is_zero(&wrapped(&Device::open()?, MemfdFlags::HUGETLB)?)?;
     Ok(Completion::Completed)
 }
 
