@@ -107,10 +107,8 @@ static inline int set_pages_array_wb(struct page **pages, int numpages)
 }
 #endif
 
-/* alloc_contig_pages() is exported since 7.0; a kernel without CMA has neither. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0) && defined(CONFIG_CONTIG_ALLOC)
-#define DMASHARE_HAS_ALLOC_CONTIG_PAGES
-#elif defined(CONFIG_CONTIG_ALLOC)
+/* A kernel that cannot make room has no call for it. */
+#ifdef CONFIG_CONTIG_ALLOC
 #define dmashare_alloc_contig_range(start, end, gfp) \
 	alloc_contig_range(start, end, DMASHARE_CONTIG_FLAGS, gfp)
 #else

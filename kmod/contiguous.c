@@ -20,24 +20,12 @@
 
 /*
  * Moving pages away fails where one of them is in use, and while it is tried, the
- * caches of the LRU lists are off on all processors. On kernels where a module has
- * to search for itself, that many ranges are tried in one call.
+ * caches of the LRU lists are off on all processors. So that many ranges are tried in
+ * one call. alloc_contig_pages(), which modules may call since 7.0, would try all that
+ * there are, and goes on when the caller was killed.
  */
 #define DMASHARE_MAX_MOVES 16
 
-#ifdef DMASHARE_HAS_ALLOC_CONTIG_PAGES
-static struct page *dmashare_find_run(unsigned long count, const struct dmashare_shape *shape)
-{
-	gfp_t gfp = DMASHARE_RUN_GFP;
-	nodemask_t allowed;
-
-	if (shape->flags & DMASHARE_ALLOC_BELOW_4G)
-		gfp |= GFP_DMA32;
-
-	nodes_and(allowed, cpuset_current_mems_allowed, node_states[N_MEMORY]);
-	return alloc_contig_pages(count, gfp, numa_mem_id(), &allowed);
-}
-#else
 static bool dmashare_run_allowed(int nid)
 {
 	return node_isset(nid, cpuset_current_mems_allowed);
@@ -154,7 +142,6 @@ static struct page *dmashare_find_run(unsigned long count, const struct dmashare
 
 	return NULL;
 }
-#endif
 
 /* Longer than the page allocator has; not charged, and not zeroed by it. */
 static struct page *dmashare_alloc_range(unsigned long count,

@@ -67,20 +67,16 @@ static bool dmashare_is_written(struct dmashare_buffer *buffer)
 	return !list_empty(&buffer->writers);
 }
 
-static struct dmashare_writer *dmashare_writer_of(struct dmashare_buffer *buffer,
-						  struct mm_struct *mm)
+/* Return: the open write accesses of the caller, or NULL. */
+static struct dmashare_writer *dmashare_writer_of_caller(struct dmashare_buffer *buffer)
 {
 	struct dmashare_writer *writer;
 
 	list_for_each_entry(writer, &buffer->writers, node) {
-		if (writer->mm == mm)
+		if (writer->mm == current->mm)
 			return writer;
 	}
 
-	/* A driver may begin in a process and end in a thread of the kernel. */
-	if (!mm)
-		return list_first_entry_or_null(&buffer->writers,
-						struct dmashare_writer, node);
 	return NULL;
 }
 
@@ -88,13 +84,11 @@ static struct dmashare_writer *dmashare_writer_of(struct dmashare_buffer *buffer
 static struct dmashare_writer *dmashare_writer_begin(struct dmashare_buffer *buffer,
 						     struct dmashare_writer *spare)
 {
-	struct dmashare_writer *writer;
+	struct dmashare_writer *writer = dmashare_writer_of_caller(buffer);
 
-	list_for_each_entry(writer, &buffer->writers, node) {
-		if (writer->mm == current->mm) {
-			writer->accesses++;
-			return spare;
-		}
+	if (writer) {
+		writer->accesses++;
+		return spare;
 	}
 
 	spare->mm = current->mm;
@@ -107,7 +101,7 @@ static struct dmashare_writer *dmashare_writer_begin(struct dmashare_buffer *buf
 
 static void dmashare_writer_end(struct dmashare_buffer *buffer)
 {
-	struct dmashare_writer *writer = dmashare_writer_of(buffer, current->mm);
+	struct dmashare_writer *writer = dmashare_writer_of_caller(buffer);
 
 	if (writer && !--writer->accesses)
 		dmashare_writer_free(writer);
@@ -174,15 +168,10 @@ static void dmashare_sync_all_for_device(struct dmashare_buffer *buffer,
  */
 int dmashare_cpu_begin(struct dmashare_buffer *buffer, enum dma_data_direction dir)
 {
+	struct dma_resv *resv = buffer->dmabuf->resv;
 	bool writes = dir != DMA_FROM_DEVICE;
 	struct dmashare_writer *spare = NULL;
 	long ret;
-
-	/* The core waits for the devices, too, but only after this. */
-	ret = dma_resv_wait_timeout(buffer->dmabuf->resv, dma_resv_usage_rw(writes),
-				    true, MAX_SCHEDULE_TIMEOUT);
-	if (ret < 0)
-		return ret;
 
 	if (writes) {
 		spare = kzalloc_obj(*spare, DMASHARE_GFP_ACCOUNT);
@@ -190,7 +179,25 @@ int dmashare_cpu_begin(struct dmashare_buffer *buffer, enum dma_data_direction d
 			return -ENOMEM;
 	}
 
-	mutex_lock(&buffer->lock);
+	/*
+	 * The core waits for the devices, too, but only after this; if a signal ends
+	 * that wait, the access that was begun here has no end. So there is nothing
+	 * left to wait for when it is begun.
+	 */
+	for (;;) {
+		ret = dma_resv_wait_timeout(resv, dma_resv_usage_rw(writes), true,
+					    MAX_SCHEDULE_TIMEOUT);
+		if (ret < 0) {
+			kfree(spare);
+			return ret;
+		}
+
+		mutex_lock(&buffer->lock);
+		if (dma_resv_test_signaled(resv, dma_resv_usage_rw(writes)))
+			break;
+		mutex_unlock(&buffer->lock);
+	}
+
 	buffer->was_begun = true;
 	if (!dmashare_is_written(buffer)) {
 		if (buffer->vaddr)

@@ -19,7 +19,7 @@
 
 /*
  * Most references to one folio, whoever holds them. A pin of a small one counts
- * 1024 times: that many pins are 16,384. Far below the 2^31 at which the kernel
+ * 1024 times: that many pins are some 16,000. Far below the 2^31 at which the kernel
  * warns, and refuses pins to everybody.
  */
 #define DMASHARE_MAX_REFS (16384 * 1024)
@@ -82,39 +82,81 @@ static long dmashare_pin_folios(struct file *memfd, u64 start, unsigned long cou
 	return found;
 }
 
-/* Allocate the huge pages around these bytes that are not there yet. */
-static int dmashare_populate(struct file *memfd, u64 start, u64 length)
+/* Whether all huge pages around these bytes are there; under the inode's lock. */
+static bool dmashare_is_populated(struct file *memfd, u64 start, u64 length)
 {
-	u64 from = round_down(start, (u64)huge_page_size(hstate_file(memfd)));
+	unsigned long unit = huge_page_size(hstate_file(memfd));
+	u64 at;
 
-	return vfs_fallocate(memfd, FALLOC_FL_KEEP_SIZE, from, start - from + length);
+	for (at = start & ~(u64)(unit - 1); at < start + length; at += unit) {
+		struct folio *folio = filemap_get_folio(memfd->f_mapping, at >> PAGE_SHIFT);
+
+		if (IS_ERR(folio))
+			return false;
+		folio_put(folio);
+	}
+	return true;
+}
+
+/* Allocate the huge pages around these bytes that are not there yet. */
+static long dmashare_populate(struct file *memfd, u64 start, u64 length)
+{
+	u64 from = start & ~(u64)(huge_page_size(hstate_file(memfd)) - 1);
+	long ret = vfs_fallocate(memfd, FALLOC_FL_KEEP_SIZE, from, start - from + length);
+
+	/* Any signal ends it. Nothing has happened yet: the call can begin anew. */
+	if (ret == -EINTR && !fatal_signal_pending(current))
+		return -ERESTARTNOINTR;
+	return ret;
+}
+
+/*
+ * Lock the inode with all pages there that memfd_pin_folios() would not allocate by the
+ * rules: a huge page that nobody set aside it would take from those who did.
+ */
+static long dmashare_lock_populated(struct file *memfd, u64 start, u64 length)
+{
+	struct inode *inode = file_inode(memfd);
+	unsigned int tries;
+	long ret;
+
+	/* A hole can be punched between the allocation and the lock; not for ever. */
+	for (tries = 0; tries < 16; tries++) {
+		/* It may be held for long, by a write(2) whose source does not come. */
+		if (down_read_killable(&inode->i_rwsem))
+			return -EINTR;
+		if (!dmashare_is_hugetlb(inode) || dmashare_is_populated(memfd, start, length))
+			return 0;
+		inode_unlock_shared(inode);
+
+		ret = dmashare_populate(memfd, start, length);
+		if (ret)
+			return ret;
+	}
+	return -ENOSPC;
 }
 
 /* Under the lock that is taken to add a seal: F_SEAL_WRITE comes before or is EBUSY. */
 static long dmashare_pin_checked(struct file *memfd, u64 start, unsigned long count,
 				 struct dmashare_pin *pins, int (*check)(struct file *memfd))
 {
-	struct inode *inode = file_inode(memfd);
 	struct folio **folios;
 	long ret;
-
-	/* Huge pages that nobody mapped are not set aside, and so not allocated here. */
-	if (dmashare_is_hugetlb(inode)) {
-		ret = dmashare_populate(memfd, start, (u64)count << PAGE_SHIFT);
-		if (ret)
-			return ret;
-	}
 
 	folios = kvmalloc_array(count, sizeof(*folios), DMASHARE_GFP_ACCOUNT);
 	if (!folios)
 		return -ENOMEM;
 
-	inode_lock_shared(inode);
+	ret = dmashare_lock_populated(memfd, start, (u64)count << PAGE_SHIFT);
+	if (ret)
+		goto free_folios;
+
 	ret = check(memfd);
 	if (!ret)
 		ret = dmashare_pin_folios(memfd, start, count, folios, pins);
-	inode_unlock_shared(inode);
+	inode_unlock_shared(file_inode(memfd));
 
+free_folios:
 	kvfree(folios);
 	return ret;
 }
@@ -194,6 +236,9 @@ static long dmashare_pin_checked(struct file *memfd, u64 start, unsigned long co
 		/* Huge pages are set aside when they are mapped. */
 		if (ret == -ENOMEM && dmashare_is_hugetlb(file_inode(memfd)))
 			ret = -ENOSPC;
+		/* RLIMIT_MEMLOCK, after mlockall(MCL_FUTURE). */
+		if (ret == -EAGAIN)
+			ret = -ENOMEM;
 		goto free_pages;
 	}
 

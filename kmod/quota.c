@@ -166,19 +166,19 @@ static struct dmashare_user *dmashare_user_find(struct dmashare_pool *pool, kuid
 	return NULL;
 }
 
-/* Return: the account of a user, made if there is none; or NULL. */
-static struct dmashare_user *dmashare_user_get(struct dmashare_pool *pool, kuid_t uid)
+/* Return: the account of a user, or else @spare, which becomes it and is set to NULL. */
+static struct dmashare_user *dmashare_user_get(struct dmashare_pool *pool, kuid_t uid,
+					       struct dmashare_user **spare)
 {
 	struct dmashare_user *user = dmashare_user_find(pool, uid);
 
 	if (user)
 		return user;
 
-	user = kzalloc_obj(*user, DMASHARE_GFP_ACCOUNT);
-	if (user) {
-		user->uid = uid;
-		list_add(&user->node, &pool->users);
-	}
+	user = *spare;
+	*spare = NULL;
+	user->uid = uid;
+	list_add(&user->node, &pool->users);
 	return user;
 }
 
@@ -201,18 +201,21 @@ static kuid_t dmashare_namespace_owner(void)
 	return owner;
 }
 
-static int dmashare_users_get(struct dmashare_charge *charge)
+static void dmashare_users_get(struct dmashare_charge *charge, struct dmashare_user **spares)
 {
 	kuid_t uid = current_euid(), owner = dmashare_namespace_owner();
 
-	charge->users[0] = dmashare_user_get(charge->pool, uid);
-	if (!charge->users[0])
-		return -ENOMEM;
+	charge->users[0] = dmashare_user_get(charge->pool, uid, &spares[0]);
+	if (!uid_eq(owner, GLOBAL_ROOT_UID) && !uid_eq(owner, uid))
+		charge->users[1] = dmashare_user_get(charge->pool, owner, &spares[1]);
+}
 
-	if (uid_eq(owner, GLOBAL_ROOT_UID) || uid_eq(owner, uid))
-		return 0;
-	charge->users[1] = dmashare_user_get(charge->pool, owner);
-	return charge->users[1] ? 0 : -ENOMEM;
+/* Most bytes of one user. Of the udmabuf pool, which is small, it is a fixed part. */
+static u64 dmashare_user_max(const struct dmashare_pool *pool)
+{
+	u64 limit = dmashare_mb(pool->limit);
+
+	return pool == &dmashare_own_pool ? dmashare_mb(&max_user_mb) : limit - limit / 4;
 }
 
 static bool dmashare_charge_fits(const struct dmashare_charge *charge)
@@ -222,7 +225,7 @@ static bool dmashare_charge_fits(const struct dmashare_charge *charge)
 	for (i = 0; i < ARRAY_SIZE(charge->users); i++) {
 		if (charge->users[i] &&
 		    !dmashare_fits(charge->users[i]->used, charge->bytes,
-				   dmashare_mb(&max_user_mb)))
+				   dmashare_user_max(charge->pool)))
 			return false;
 	}
 
@@ -273,7 +276,9 @@ static void dmashare_users_put(struct dmashare_charge *charge)
 int dmashare_quota_charge(struct dmashare_charge *charge, struct dmashare_pool *pool,
 			  struct dmashare_file_account *file, u64 bytes)
 {
-	int ret;
+	struct dmashare_user *spares[ARRAY_SIZE(charge->users)] = { };
+	unsigned int i;
+	int ret = 0;
 
 	if (bytes > dmashare_mb(&max_buffer_mb))
 		return -EFBIG;
@@ -282,19 +287,30 @@ int dmashare_quota_charge(struct dmashare_charge *charge, struct dmashare_pool *
 	charge->file = file;
 	charge->bytes = bytes;
 
+	/* Before the lock: a caller at the limit of its cgroup may take long. */
+	for (i = 0; i < ARRAY_SIZE(spares); i++) {
+		spares[i] = kzalloc_obj(*spares[i], DMASHARE_GFP_ACCOUNT);
+		if (!spares[i])
+			ret = -ENOMEM;
+	}
+	if (ret)
+		goto free_spares;
+
 	mutex_lock(&dmashare_quota_lock);
-	ret = dmashare_users_get(charge);
-	if (!ret && !dmashare_charge_fits(charge))
-		ret = -EDQUOT;
-	if (!ret) {
+	dmashare_users_get(charge, spares);
+	if (dmashare_charge_fits(charge)) {
 		dmashare_charge_apply(charge, 1);
 		if (file)
 			kref_get(&file->ref);
 	} else {
 		dmashare_users_put(charge);
+		ret = -EDQUOT;
 	}
 	mutex_unlock(&dmashare_quota_lock);
 
+free_spares:
+	for (i = 0; i < ARRAY_SIZE(spares); i++)
+		kfree(spares[i]);
 	return ret;
 }
 
@@ -325,7 +341,7 @@ void dmashare_quota_info(struct dmashare_pool *pool, struct dmashare_file_accoun
 
 	info->buffer_max = dmashare_mb(&max_buffer_mb);
 	info->file_max = dmashare_mb(&max_file_mb);
-	info->user_max = dmashare_mb(&max_user_mb);
+	info->user_max = dmashare_user_max(pool);
 	info->total_max = dmashare_mb(pool->limit);
 
 	mutex_lock(&dmashare_quota_lock);
