@@ -7,14 +7,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dmashare_tests::conformance::Verdict;
-use dmashare_tests::guest::kernel_version;
 use libtest_mimic::Trial;
 use rustix::io::Errno;
 
 use crate::device::{Alloc, CONTIGUOUS, Device, MIB, Made, Node};
 use crate::forked::{Forked, in_another_process};
 use crate::limits::Limit;
-use crate::pressure::{Scattered, meminfo, vmstat};
+use crate::pressure::{Scattered, vmstat};
 use crate::users::{Mode, become_user};
 use crate::{ensure, test};
 
@@ -30,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// Longer than the page allocator has on any kernel.
 const RUN: u64 = 8 * MIB;
 
-/// Ranges that the module tries in one call, where it searches for itself.
+/// Ranges that the module tries in one call.
 const TRIES: u64 = 16;
 /// Most failures that a range counts before the kernel gives up on it. It isolates 32
 /// pages at once and tries to move them a few times: 160 failures a range were counted
@@ -86,20 +85,15 @@ fn is_bounded() -> Verdict {
     let scattered = Scattered::new()?;
     let _pinned = scattered.pin(&device)?;
     let _runs = exhaust(&device)?;
-    // From 7.0 on the kernel searches, in steps of the length.
-    let tries = match kernel_version() >= (7, 0) {
-        true => meminfo("MemTotal")? / RUN,
-        false => TRIES,
-    };
     let (failed, begun) = (vmstat("pgmigrate_fail")?, Instant::now());
     let answer = device.alloc(run()).map(drop);
     let (failed, took) = (vmstat("pgmigrate_fail")? - failed, begun.elapsed());
     ensure(answer == Err(Errno::NOMEM), || {
         format!("{answer:?}, expected ENOMEM")
     })?;
-    ensure(failed <= tries * FAILURES, || {
+    ensure(failed <= TRIES * FAILURES, || {
         format!(
-            "{failed} pages not moved in one call, expected {tries} ranges of {FAILURES} at most"
+            "{failed} pages not moved in one call, expected {TRIES} ranges of {FAILURES} at most"
         )
     })?;
     ensure(took < PATIENCE, || format!("one call took {took:?}"))

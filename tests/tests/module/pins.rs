@@ -11,15 +11,19 @@ use std::ptr::null_mut;
 use dmashare_tests::conformance::Verdict;
 use dmashare_tests::guest::kernel_version;
 use libtest_mimic::{Completion, Trial};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 
 use crate::device::{Device, MIB, Made, PAGE, Range};
+use crate::forked::in_another_process;
 use crate::limits::Limit;
+use crate::memory::Pool;
 use crate::{ensure, memfd, test, test_or_skip, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         test("pins::one_page_is_bounded", one_page_is_bounded),
+        test_or_skip("pins::signals_leave_huge_pages_alone", signals_are_let_by),
         test_or_skip("pins::movable_memory_is_left", movable_memory_is_left),
     ]
 }
@@ -56,6 +60,42 @@ fn one_page_is_bounded() -> Verdict {
     made.push(device.wrap(&ranges).map_err(text)?);
     drop(made);
     device.wrap(&ranges).map(drop).map_err(text)
+}
+
+/// A signal that kills nobody does not end a call, also where the kernel looks at
+/// signals on the way: as often as a timer can send one.
+fn signals_are_let_by() -> Result<Completion, String> {
+    if let Some(reason) = huge_pages_cannot_be_pinned() {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let _pool = Pool::of(2)?;
+    in_another_process(|| {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let every = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 200,
+        };
+        let timer = libc::itimerval {
+            it_interval: every,
+            it_value: every,
+        };
+        // SAFETY: the handler does nothing; the timer is this process's own.
+        unsafe {
+            libc::signal(libc::SIGALRM, nothing as *const () as libc::sighandler_t);
+            libc::setitimer(libc::ITIMER_REAL, &timer, null_mut());
+        }
+        let device = Device::open()?;
+        for round in 0..200 {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+            let memfd = memfd_create("huge", flags).map_err(text)?;
+            ftruncate(&memfd, 2 * MIB).map_err(text)?;
+            fcntl_add_seals(&memfd, SealFlags::SHRINK).map_err(text)?;
+            let wrapped = device.wrap(&[Range::new(&memfd, 0, 2 * MIB)]).map(drop);
+            ensure(wrapped.is_ok(), || format!("round {round}: {wrapped:?}"))?;
+        }
+        Ok(())
+    })?;
+    Ok(Completion::Completed)
 }
 
 /// Frames of the zones that are to stay movable.

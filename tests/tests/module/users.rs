@@ -415,26 +415,23 @@ fn udmabuf_pool() -> Result<Completion, String> {
         let _limit = Limit::set("max_udmabuf_mb", 4)?;
         let _three = udmabuf(&node, &memfd, 3 * MIB).map_err(text)?;
         unused("with a buffer of /dev/udmabuf")?;
-        too_much("over max_udmabuf_mb", 2 * MIB)?;
-        let _total = Limit::set("max_total_mb", 2)?;
-        let _user = Limit::set("max_user_mb", 5)?;
+        too_much("a page over the part of one user", PAGE)?;
         // The user's account in this pool is not that in the other.
+        let _total = Limit::set("max_total_mb", 2)?;
+        let _user = Limit::set("max_user_mb", 2)?;
         let _two = allocates(&device, 2 * MIB)?;
         refused("over max_total_mb", device.alloc(Alloc::new(PAGE)))?;
-        let _one = udmabuf(&node, &memfd, MIB).map_err(text)?;
-        too_much("a page over max_udmabuf_mb", PAGE)?;
-    }
-    {
-        let _limit = Limit::set("max_user_mb", 4)?;
-        let _three = udmabuf(&node, &memfd, 3 * MIB).map_err(text)?;
-        too_much("over max_user_mb", 2 * MIB)?;
-        let _four = allocates(&device, 4 * MIB)?;
-        let _one = udmabuf(&node, &memfd, MIB).map_err(text)?;
+        // The rest is another user's.
+        in_another_process(|| {
+            become_user(1000)?;
+            let _one = udmabuf(&node, &memfd, MIB).map_err(text)?;
+            too_much("a page over max_udmabuf_mb", PAGE)
+        })?;
     }
     unused("after all")?;
     // All that was counted there is given back.
     let _limit = Limit::set("max_udmabuf_mb", 8)?;
-    udmabuf(&node, &memfd, 8 * MIB).map_err(text)?;
+    udmabuf(&node, &memfd, 6 * MIB).map_err(text)?;
     Ok(Completion::Completed)
 }
 
