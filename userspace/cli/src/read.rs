@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use dmashare::alloc::{Key, Posix, SysV};
+use dmashare::alloc::{AllocError, Key, Owner, Posix, SysV};
 use dmashare::buffer::Buffer;
 use dmashare::share::plain;
 
@@ -29,6 +29,8 @@ pub(crate) enum Read {
         #[arg(long)]
         name: String,
         #[command(flatten)]
+        from: From,
+        #[command(flatten)]
         common: Common,
     },
     /// Whatever comes over a socket: memfds, dma-bufs, other fds
@@ -39,6 +41,32 @@ pub(crate) enum Read {
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// The owners of what has a name that any user can be the first to use.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct From {
+    /// Read what belongs to any user: not only to this one or root
+    #[arg(long)]
+    anyone: bool,
+}
+
+impl From {
+    fn owner(self) -> Owner {
+        match self.anyone {
+            true => Owner::Anyone,
+            false => Owner::Trusted,
+        }
+    }
+}
+
+fn failed(error: AllocError) -> Failure {
+    match error {
+        AllocError::Owner { .. } | AllocError::Linked { .. } => {
+            Failure::failed(format!("{error}; --anyone reads it all the same"))
+        }
+        error => Failure::alloc(error),
+    }
 }
 
 /// What is shown of it: a line that says what it is, or its bytes.
@@ -61,8 +89,9 @@ pub(crate) struct Common {
 pub(crate) fn run(read: &Read) -> Result<(), Failure> {
     match read {
         Read::Sysv { path, common } => show_one(common, sysv(path)?),
-        Read::Posix { name, common } => {
-            show_one(common, Posix::open(name).map_err(Failure::alloc)?)
+        Read::Posix { name, from, common } => {
+            let buffer = Posix::open_owned(name, from.owner()).map_err(failed)?;
+            show_one(common, buffer)
         }
         Read::Fd { endpoint, common } => {
             let socket = endpoint.open(true)?;

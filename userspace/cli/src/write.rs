@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use dmashare::Errno;
 use dmashare::alloc::{
-    self, AllocError, Allocate, DmaHeap, Dumb, HugePages, Key, Memfd, Module, Posix, Request, SysV,
-    Udmabuf,
+    self, AllocError, Allocate, DmaHeap, Dumb, HugePages, Key, Memfd, Module, Owner, Posix,
+    Request, SysV, Udmabuf,
 };
 use dmashare::buffer::{Buffer, Seals};
 use dmashare::share::{Draft, plain};
@@ -219,7 +219,7 @@ fn posix(options: &PosixOptions) -> Result<(Vec<Buffer>, Written), Failure> {
     let name = &options.name;
     let (buffer, line) = found_or_made(
         &options.common,
-        || Posix::open(name),
+        || Posix::open_owned(name, Owner::this_user()),
         || Posix::create(name, &request, OWNER),
         || Posix::unlink(name),
         &format!("dmashare rm posix --name {name}"),

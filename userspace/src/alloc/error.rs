@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use rustix::io::Errno;
 
-use super::{Feature, HugePages, Way};
+use super::{Feature, HugePages, Owner, Way};
 use crate::buffer::BufferError;
 
 /// Why there is no buffer.
@@ -31,6 +31,36 @@ pub enum AllocError {
         name: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// The object of this name or key belongs to another user than expected.
+    #[error(
+        "{name} belongs to user {uid}, expected {expected}: any user can be the first to use a \
+         name or a key; remove it, or choose another"
+    )]
+    Owner {
+        /// The object.
+        name: String,
+        /// The user that it belongs to, or that made it.
+        uid: u32,
+        /// The users that it may belong to.
+        expected: Owner,
+    },
+    /// The file of this name has other names, too.
+    #[error(
+        "{name} has several names (hard links), and its owner need not have made this one; \
+         remove it, or choose another name"
+    )]
+    Linked {
+        /// The file.
+        name: String,
+    },
+    /// Something else than a shared memory object has this name.
+    #[error("{name} is {what}, not a shared memory object; remove it, or choose another name")]
+    NotAnObject {
+        /// The file.
+        name: String,
+        /// Its type.
+        what: &'static str,
     },
     /// A buffer for a device was asked of a way that has none.
     #[error("no device can import what {0} allocates; ask dma_heap, udmabuf or module")]
@@ -116,8 +146,8 @@ pub enum AllocError {
         /// The request or feature, as `kmod/dmashare_uapi.h` calls it.
         what: &'static str,
     },
-    /// The new buffer is not what it should be.
-    #[error("the new buffer cannot be used: {0}")]
+    /// The buffer is not what it should be.
+    #[error("the buffer cannot be used: {0}")]
     Buffer(#[from] BufferError),
     /// No way could do what was asked.
     #[error("no way to allocate can do this here:{}", list(.0))]

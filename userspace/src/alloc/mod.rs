@@ -25,6 +25,7 @@ mod memfd;
 mod module;
 pub(crate) mod node;
 mod offer;
+mod owner;
 mod piece;
 mod posix;
 mod probe;
@@ -46,6 +47,7 @@ pub use module::{
     AllocFlags, Module, ModuleBuffer, ModuleFeatures, ModuleInfo, ModuleMemory, Nodes,
 };
 pub use offer::Offer;
+pub use owner::Owner;
 pub use piece::Piece;
 pub use posix::Posix;
 pub use probe::{Probe, Row, probe};

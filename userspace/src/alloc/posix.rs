@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, Hasher};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, fstat, ftruncate, statvfs};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat, fstat, ftruncate, statvfs};
 use rustix::io::Errno;
-use rustix::shm::{self, OFlags};
+use rustix::shm;
 
-use super::{AllocError, Allocate, Limit, Request, Way};
+use super::{AllocError, Allocate, Limit, Owner, Request, Way};
 use crate::buffer::Buffer;
 
 const FOLDER: &str = "/dev/shm";
@@ -20,6 +20,13 @@ const NAME_MAX: usize = 255;
 /// How often a name is looked at again; see [`Posix::open_when_sized`].
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Flags of every open in this folder, where any user can plant a link, a FIFO
+/// or a file with a lease: none is followed, and none makes the call wait.
+const SHARED_FOLDER: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
 /// Allocates POSIX shared memory: files in `/dev/shm`, which other programs
 /// open by a name they agree on, in any language.
 ///
@@ -29,6 +36,19 @@ const PAUSE: Duration = Duration::from_millis(1);
 ///
 /// [`allocate`](Allocate::allocate) gives memory without a name: it has one for
 /// the moment between two calls, that nobody knows.
+///
+/// # Other users
+/// Any user can be the first to use a name in `/dev/shm`. What is promised of
+/// [`open`](Self::open) and its like:
+/// - A symbolic link is refused (`ELOOP`). A FIFO, a socket and a file with a
+///   lease do not make the call wait.
+/// - The type, the owner and the number of names are checked on the object that
+///   was opened. Its owner must be the effective user of this process or root,
+///   unless [`open_owned`](Self::open_owned) names another [`Owner`]. A file of
+///   several names (hard links) is refused, since its owner need not have made
+///   this one.
+/// - Nothing is promised of the content: whoever may write to the object can
+///   change it at any time.
 ///
 /// ```
 /// use dmashare::alloc::{Mode, Posix, Request};
@@ -69,20 +89,21 @@ impl Posix {
         let name = file_name(name)?;
         let size = request.whole_pages()?;
         room()?.admits(size)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        let fd = shm::open(name, flags, mode).map_err(os("shm_open", name))?;
+        let fd = make(name, mode)?;
         // A name that leads to nothing is not to stay.
         sized(fd, name, size).inspect_err(|_| {
             let _ = shm::unlink(name);
         })
     }
 
-    /// Opens the memory of this name, for reading alone where that is all one
-    /// may.
+    /// Opens the memory of this name, which belongs to this process's effective
+    /// user or to root; for reading alone where that is all one may.
     ///
     /// # Errors
-    /// [`AllocError::Os`] where it cannot be opened, and [`AllocError::Buffer`]
-    /// where its maker has not given it a size yet.
+    /// [`AllocError::Os`] where it cannot be opened: `ELOOP` for a link.
+    /// [`AllocError::Owner`] and [`AllocError::Linked`] where it can be another
+    /// user's, and [`AllocError::Buffer`] for what is no memory, or has no size
+    /// yet.
     ///
     /// ```
     /// use dmashare::alloc::Posix;
@@ -90,8 +111,29 @@ impl Posix {
     /// assert!(error.to_string().starts_with("/dev/shm/no such memory: shm_open: No such"));
     /// ```
     pub fn open(name: &str) -> Result<Buffer, AllocError> {
+        Posix::open_owned(name, Owner::default())
+    }
+
+    /// As [`open`](Self::open), of memory that belongs to `owner`.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    ///
+    /// ```
+    /// use dmashare::alloc::{AllocError, Mode, Owner, Posix, Request};
+    /// let name = format!("dmashare-doc-owned-{}", std::process::id());
+    /// let _mine = Posix::create(&name, &Request::new(1), Mode::RUSR | Mode::WUSR)?;
+    /// let other = Owner::User(rustix::process::geteuid().as_raw() + 1);
+    /// let refused = Posix::open_owned(&name, other);
+    /// let opened = Posix::open_owned(&name, Owner::Anyone);
+    /// Posix::unlink(&name)?;
+    /// assert!(matches!(refused, Err(AllocError::Owner { .. })));
+    /// assert!(opened.is_ok());
+    /// # Ok::<(), AllocError>(())
+    /// ```
+    pub fn open_owned(name: &str, owner: Owner) -> Result<Buffer, AllocError> {
         let name = file_name(name)?;
-        Ok(Buffer::from_fd(open(name)?)?)
+        Ok(Buffer::from_fd(open(name, owner)?)?)
     }
 
     /// As [`open`](Self::open), but waits while it has no size: a maker makes
@@ -103,10 +145,11 @@ impl Posix {
     ///
     /// # Errors
     /// [`AllocError::Os`] with `ETIMEDOUT` where it got no size in time, and
-    /// those of [`open`](Self::open).
+    /// those of [`open`](Self::open). What can have no size, such as a FIFO, is
+    /// not waited for.
     pub fn open_when_sized(name: &str, timeout: Duration) -> Result<Buffer, AllocError> {
         let name = file_name(name)?;
-        let fd = open(name)?;
+        let fd = open(name, Owner::default())?;
         let started = Instant::now();
         while fstat(&fd).map_err(os("fstat", name))?.st_size == 0 {
             let left = timeout.saturating_sub(started.elapsed());
@@ -143,8 +186,7 @@ impl Allocate for Posix {
         let label = request.name.replace('/', "_");
         let number = RandomState::new().build_hasher().finish();
         let name = format!("{label}.{}.{number:016x}", std::process::id());
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        let fd = shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(os("shm_open", &name))?;
+        let fd = make(&name, Mode::RUSR | Mode::WUSR)?;
         shm::unlink(&name).map_err(os("shm_unlink", &name))?;
         sized(fd, &name, size)
     }
@@ -178,13 +220,54 @@ fn sized(fd: OwnedFd, name: &str, size: u64) -> Result<Buffer, AllocError> {
     Ok(Buffer::from_fd(fd)?)
 }
 
-fn open(name: &str) -> Result<OwnedFd, AllocError> {
-    let open = |flags| shm::open(name, flags, Mode::empty());
-    match open(OFlags::RDWR) {
+/// A new file of this name.
+fn make(name: &str, mode: Mode) -> Result<OwnedFd, AllocError> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | SHARED_FOLDER;
+    fs::open(path(name), flags, mode).map_err(os("shm_open", name))
+}
+
+/// The file of this name, if it can be one of `owner`'s objects.
+fn open(name: &str, owner: Owner) -> Result<OwnedFd, AllocError> {
+    let open = |access| fs::open(path(name), access | SHARED_FOLDER, Mode::empty());
+    let fd = match open(OFlags::RDWR) {
         Err(Errno::ACCESS) => open(OFlags::RDONLY),
         opened => opened,
     }
-    .map_err(os("shm_open", name))
+    .map_err(os("shm_open", name))?;
+    let stat = fstat(&fd).map_err(os("fstat", name))?;
+    check(name, &stat, owner)?;
+    Ok(fd)
+}
+
+/// Refuses what is no object of `owner`'s making.
+fn check(name: &str, stat: &Stat, owner: Owner) -> Result<(), AllocError> {
+    let name = path(name);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile if !owner.allows(stat.st_uid) => Err(AllocError::Owner {
+            name,
+            uid: stat.st_uid,
+            expected: owner,
+        }),
+        // Without fs.protected_hardlinks anyone can give a file of ours a name
+        // more.
+        FileType::RegularFile if owner != Owner::Anyone && stat.st_nlink > 1 => {
+            Err(AllocError::Linked { name })
+        }
+        FileType::RegularFile => Ok(()),
+        other => Err(AllocError::NotAnObject {
+            name,
+            what: match other {
+                FileType::Fifo => "a FIFO",
+                FileType::Directory => "a directory",
+                FileType::Socket => "a socket",
+                _ => "a device node",
+            },
+        }),
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("{FOLDER}/{name}")
 }
 
 /// The name as shm_open(3) wants it, without the slash it may begin with.
@@ -206,7 +289,7 @@ fn file_name(name: &str) -> Result<&str, AllocError> {
 fn os(operation: &'static str, name: &str) -> impl FnOnce(Errno) -> AllocError {
     move |source| AllocError::Os {
         operation,
-        name: format!("{FOLDER}/{name}"),
+        name: path(name),
         source,
         help: help(operation, source).to_owned(),
     }
@@ -218,6 +301,16 @@ fn help(operation: &str, source: Errno) -> &'static str {
             "open it; or, where it was left behind, remove it by Posix::unlink"
         }
         ("shm_open", Errno::NOENT) => "its maker has to create it first; or mount tmpfs there",
+        ("shm_open", Errno::LOOP) => {
+            "a symbolic link has this name, and is not followed: whoever made it may want you to \
+             use another file; remove it by Posix::unlink, or choose another name"
+        }
+        ("shm_open", Errno::NXIO | Errno::ISDIR) => {
+            "a socket or a directory has this name: remove it, or choose another name"
+        }
+        ("shm_open", Errno::AGAIN) => {
+            "its owner holds a lease on it (fcntl(2)): choose another name"
+        }
         ("statvfs", Errno::NOENT) => "mount tmpfs there",
         ("shm_open" | "shm_unlink", Errno::ACCESS | Errno::PERM) => {
             "it belongs to another user, or the folder is not for everyone (mode 1777)"

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use clap::Args;
 use dmashare::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use super::modinfo::Modinfo;
 use super::refusal::{Loader, errno};
@@ -54,18 +55,18 @@ fn parameter(text: &str) -> Result<Parameter, String> {
 
 /// Where the module comes from.
 enum Source {
-    File(PathBuf),
+    File(PathBuf, File),
     /// By modprobe, which finds it and minds /etc/modprobe.d.
     Installed,
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let source = match &options.file {
-        Some(file) => Source::File(file.clone()),
+        Some(file) => Source::File(file.clone(), open(file)?),
         None => found_here()?,
     };
     let modinfo = match &source {
-        Source::File(file) => Modinfo::of(file),
+        Source::File(_, module) => Modinfo::of(module),
         Source::Installed => Modinfo::known(),
     };
     for parameter in &options.parameters {
@@ -81,8 +82,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return Err(refused("the module", Errno::EXIST, &modinfo));
     }
     let from = match &source {
-        Source::File(file) => {
-            insert(file, &parameters.join(" "), &modinfo)?;
+        Source::File(file, module) => {
+            insert(file, module, &parameters.join(" "), &modinfo)?;
             file.display().to_string()
         }
         Source::Installed => {
@@ -102,12 +103,18 @@ fn refused(what: &str, answer: Errno, modinfo: &Modinfo) -> Failure {
 /// What was built here; or else the installed one.
 ///
 /// A folder such as /tmp can hold a file that anyone put there, and root is
-/// about to run it in the kernel.
+/// about to run it in the kernel. What is checked is the open file, which is the
+/// one to be loaded: its name can be another's by then.
 fn found_here() -> Result<Source, Failure> {
     let file = Path::new(KO);
-    let Ok(metadata) = file.symlink_metadata() else {
-        return Ok(Source::Installed);
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let module = match rustix::fs::open(file, OFlags::RDONLY | flags, Mode::empty()) {
+        Ok(module) => File::from(module),
+        Err(Errno::NOENT) => return Ok(Source::Installed),
+        Err(Errno::LOOP) => return Err(another()),
+        Err(error) => return Err(unreadable(file, &error)),
     };
+    let metadata = module.metadata()?;
     let trusted = [
         Some(0),
         Some(rustix::process::geteuid().as_raw()),
@@ -115,11 +122,26 @@ fn found_here() -> Result<Source, Failure> {
     ];
     let others_may_write = metadata.mode() & 0o022 != 0;
     match metadata.is_file() && trusted.contains(&Some(metadata.uid())) && !others_may_write {
-        true => Ok(Source::File(file.to_owned())),
-        false => Err(Failure::failed(format!(
-            "{KO} in this folder can be another's work; if you trust it, say --file {KO}"
-        ))),
+        true => Ok(Source::File(file.to_owned(), module)),
+        false => Err(another()),
     }
+}
+
+fn another() -> Failure {
+    Failure::failed(format!(
+        "{KO} in this folder can be another's work; if you trust it, say --file {KO}"
+    ))
+}
+
+fn open(file: &Path) -> Result<File, Failure> {
+    File::open(file).map_err(|error| unreadable(file, &error))
+}
+
+fn unreadable(file: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::failed(format!(
+        "{}: {error}; `dmashare module build` makes {KO} in the folder it is called in",
+        file.display()
+    ))
 }
 
 /// Who called sudo(8), if someone did.
@@ -130,20 +152,15 @@ fn invoker() -> Option<u32> {
 /// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h.
 const COMPRESSED: i32 = 4;
 
-fn insert(file: &Path, parameters: &str, modinfo: &Modinfo) -> Result<(), Failure> {
+fn insert(file: &Path, module: &File, parameters: &str, modinfo: &Modinfo) -> Result<(), Failure> {
     let shown = file.display();
-    let module = File::open(file).map_err(|error| {
-        Failure::failed(format!(
-            "{shown}: {error}; `dmashare module build` makes {KO} in the folder it is called in"
-        ))
-    })?;
     let parameters = CString::new(parameters).expect("each was checked to have no NUL");
     let extension = file.extension().and_then(|extension| extension.to_str());
     let flags = match extension {
         Some("xz" | "zst" | "gz") => COMPRESSED,
         _ => 0,
     };
-    rustix::system::finit_module(&module, &parameters, flags)
+    rustix::system::finit_module(module, &parameters, flags)
         .map_err(|answer| refused(&shown.to_string(), answer, modinfo))
 }
 

@@ -1,6 +1,7 @@
 //! What a module's file says of itself: modinfo(8).
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
 
 /// The parameters of the module of this release, where there is no file to ask.
 const KNOWN: [&str; 7] = [
@@ -33,8 +34,10 @@ impl Modinfo {
 
     /// Of a file; what is known of any where it cannot be read so, as when it is
     /// compressed.
-    pub(super) fn of(file: &Path) -> Modinfo {
-        let module = std::fs::read(file).unwrap_or_default();
+    pub(super) fn of(mut file: &File) -> Modinfo {
+        let mut module = Vec::new();
+        // What could not be read is refused when it is loaded.
+        let _ = file.read_to_end(&mut module);
         Modinfo::parse(&module).unwrap_or_else(Modinfo::known)
     }
 
@@ -112,7 +115,8 @@ mod tests {
         assert_eq!(modinfo.parameters, ["heap", "max_buffer_mb"]);
         assert_eq!(modinfo.release.as_deref(), Some("6.1.0-18-amd64"));
         assert_eq!(Modinfo::parse(b"\xfd7zXZ\0"), None);
-        assert_eq!(Modinfo::of(Path::new("/no such file")), Modinfo::known());
+        let empty = File::open("/dev/null").unwrap();
+        assert_eq!(Modinfo::of(&empty), Modinfo::known());
     }
 
     #[test]

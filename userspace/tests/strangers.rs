@@ -1,0 +1,193 @@
+//! Attacks of other users on names in shared places: POSIX names, System V keys
+//! and the paths of sockets.
+
+#[path = "common/user.rs"]
+mod user;
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use dmashare::Errno;
+use dmashare::alloc::{AllocError, Mode, Owner, Posix, Request};
+use libtest_mimic::{Arguments, Completion, Trial};
+use user::{STRANGER, as_user, become_user, needs_root};
+
+/// A user who is attacked, and is not root.
+const VICTIM: u32 = 65533;
+
+const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
+
+fn main() {
+    let tests: &[(&str, fn())] = &[
+        ("posix_symlink_is_refused", posix_symlink_is_refused),
+        ("posix_fifo_does_not_block", posix_fifo_does_not_block),
+        ("posix_hard_link_is_refused", posix_hard_link_is_refused),
+        (
+            "posix_strangers_object_is_refused",
+            posix_strangers_object_is_refused,
+        ),
+        ("posix_lease_does_not_block", posix_lease_does_not_block),
+    ];
+    let trials = tests.iter().map(|&(name, test)| {
+        Trial::ignorable_test(name, move || Ok::<Completion, _>(needs_root(test)))
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+/// A name in `/dev/shm` that is free again at its end, whoever took it.
+struct Name(String);
+
+impl Name {
+    fn new(test: &str) -> Name {
+        Name(format!("dmashare-strangers-{test}-{}", std::process::id()))
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/dev/shm").join(&self.0)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.path());
+    }
+}
+
+fn make_fifo(path: &Path, mode: u32) {
+    let name = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a path that ends with a NUL.
+    let made = unsafe { libc::mkfifo(name.as_ptr(), mode) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn errno<T: std::fmt::Debug>(result: Result<T, AllocError>) -> Errno {
+    match result {
+        Err(AllocError::Os { source, .. }) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Runs this as the user who is attacked, and fails where it takes long.
+fn promptly<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    // Not scoped: a thread that hangs must not keep the test from failing.
+    std::thread::spawn(move || {
+        become_user(VICTIM);
+        let _ = sender.send(act());
+    });
+    receiver
+        .recv_timeout(Duration::from_secs(10))
+        .expect("the call waits for a stranger")
+}
+
+fn posix_symlink_is_refused() {
+    let (target, link) = (Name::new("target"), Name::new("link"));
+    let _mine = Posix::create(&target.0, &Request::new(4096), OWNER).unwrap();
+    as_user(STRANGER, || {
+        std::os::unix::fs::symlink(target.path(), link.path()).unwrap();
+    });
+    for opened in [
+        Posix::open(&link.0),
+        Posix::open_owned(&link.0, Owner::Anyone),
+        Posix::open_when_sized(&link.0, Duration::from_millis(200)),
+    ] {
+        let message = opened.as_ref().unwrap_err().to_string();
+        assert!(message.contains("symbolic link"), "{message}");
+        assert_eq!(errno(opened), Errno::LOOP);
+    }
+    let made = Posix::create(&link.0, &Request::new(1), OWNER);
+    assert_eq!(errno(made), Errno::EXIST);
+}
+
+/// One that its victim may only read: opened for reading, it would wait for one
+/// who writes.
+fn posix_fifo_does_not_block() {
+    let fifo = Name::new("fifo");
+    as_user(STRANGER, || make_fifo(&fifo.path(), 0o444));
+    let started = Instant::now();
+    let name = fifo.0.clone();
+    let opened = promptly(move || {
+        [
+            Posix::open(&name),
+            Posix::open_owned(&name, Owner::Anyone),
+            Posix::open_when_sized(&name, Duration::from_secs(60)),
+        ]
+    });
+    for opened in opened {
+        let error = opened.unwrap_err();
+        assert!(
+            matches!(error, AllocError::NotAnObject { what: "a FIFO", .. }),
+            "{error}"
+        );
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+/// As a stranger makes one where fs.protected_hardlinks is 0.
+fn posix_hard_link_is_refused() {
+    let (target, link) = (Name::new("linked"), Name::new("hard"));
+    let _mine = Posix::create(&target.0, &Request::new(4096), OWNER).unwrap();
+    std::fs::hard_link(target.path(), link.path()).unwrap();
+    let error = Posix::open_owned(&link.0, Owner::this_user()).unwrap_err();
+    assert!(matches!(error, AllocError::Linked { .. }), "{error}");
+    Posix::open_owned(&link.0, Owner::Anyone).unwrap();
+    std::fs::remove_file(link.path()).unwrap();
+    Posix::open(&target.0).unwrap();
+}
+
+fn posix_strangers_object_is_refused() {
+    let name = Name::new("theirs");
+    let everyone = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+    as_user(STRANGER, || {
+        Posix::create(&name.0, &Request::new(4096), everyone).unwrap();
+    });
+    for owner in [Owner::Trusted, Owner::this_user(), Owner::User(VICTIM)] {
+        let error = Posix::open_owned(&name.0, owner).unwrap_err();
+        let expected = AllocError::Owner {
+            name: name.path().display().to_string(),
+            uid: STRANGER,
+            expected: owner,
+        };
+        assert_eq!(error, expected);
+    }
+    Posix::open_owned(&name.0, Owner::User(STRANGER)).unwrap();
+    Posix::open_owned(&name.0, Owner::Anyone).unwrap();
+    as_user(STRANGER, || Posix::open(&name.0).unwrap());
+
+    // Root's is taken by others, as a service's is.
+    let name = Name::new("roots");
+    let readable = OWNER | Mode::ROTH;
+    let _mine = Posix::create(&name.0, &Request::new(4096), readable).unwrap();
+    as_user(STRANGER, || Posix::open(&name.0).unwrap());
+}
+
+/// Who owns a file can have others wait who open it, for 45 seconds
+/// (/proc/sys/fs/lease-break-time).
+fn posix_lease_does_not_block() {
+    let name = Name::new("lease");
+    let everyone = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+    let leased = as_user(STRANGER, || {
+        let buffer = Posix::create(&name.0, &Request::new(4096), everyone).unwrap();
+        // A lease is that of a file nobody has open for writing.
+        drop(buffer);
+        let file = std::fs::File::open(name.path()).unwrap();
+        // SAFETY: takes numbers.
+        let leased = unsafe {
+            libc::fcntl(
+                std::os::fd::AsRawFd::as_raw_fd(&file),
+                libc::F_SETLEASE,
+                libc::F_WRLCK,
+            )
+        };
+        assert_eq!(leased, 0, "{}", std::io::Error::last_os_error());
+        file
+    });
+    let opened = {
+        let name = name.0.clone();
+        promptly(move || Posix::open_owned(&name, Owner::Anyone))
+    };
+    assert_eq!(errno(opened), Errno::AGAIN);
+    drop(leased);
+}
