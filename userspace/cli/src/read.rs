@@ -21,6 +21,8 @@ pub(crate) enum Read {
         #[arg(long)]
         path: PathBuf,
         #[command(flatten)]
+        from: From,
+        #[command(flatten)]
         common: Common,
     },
     /// A POSIX shared memory object
@@ -88,7 +90,7 @@ pub(crate) struct Common {
 
 pub(crate) fn run(read: &Read) -> Result<(), Failure> {
     match read {
-        Read::Sysv { path, common } => show_one(common, sysv(path)?),
+        Read::Sysv { path, from, common } => show_one(common, sysv(path, from.owner())?),
         Read::Posix { name, from, common } => {
             let buffer = Posix::open_owned(name, from.owner()).map_err(failed)?;
             show_one(common, buffer)
@@ -120,9 +122,10 @@ pub(crate) fn run(read: &Read) -> Result<(), Failure> {
     }
 }
 
-fn sysv(path: &Path) -> Result<Buffer, Failure> {
+fn sysv(path: &Path, owner: Owner) -> Result<Buffer, Failure> {
     let key = Key::of_path(path, 0);
-    key.and_then(SysV::open).map_err(Failure::alloc)
+    key.and_then(|key| SysV::open_owned(key, owner))
+        .map_err(failed)
 }
 
 fn show_one(common: &Common, buffer: Buffer) -> Result<(), Failure> {

@@ -201,7 +201,7 @@ fn sysv(options: &Sysv) -> Result<(Vec<Buffer>, Written), Failure> {
     let request = options.huge.ask(Request::new(options.common.size));
     let (buffer, line) = found_or_made(
         &options.common,
-        || SysV::open(key),
+        || SysV::open_owned(key, Owner::this_user()),
         || SysV::create(key, &request, OWNER),
         || SysV::remove(key),
         &format!("dmashare rm sysv --path {}", options.path.display()),
@@ -264,13 +264,15 @@ fn found_or_made(
                     buffer.size()
                 )));
             }
-            // Names and keys can be guessed, and what lies there be another's
-            // who waits for what we write.
-            let owner = buffer.owner()?;
-            if owner != rustix::process::geteuid().as_raw() {
+            // What is ours can still be open to others, who wait for what we
+            // write.
+            let ownership = buffer.ownership()?;
+            if !ownership.is_only(rustix::process::geteuid().as_raw()) {
                 return Err(Failure::failed(format!(
-                    "{} belongs to user {owner}; remove it by `{how_to_remove}`, or choose another",
-                    buffer.name()
+                    "{} has mode {:04o}, so that other users may use it, expected 0600; remove \
+                     it by `{how_to_remove}`, or choose another",
+                    buffer.name(),
+                    ownership.mode
                 )));
             }
             common.content.write_into(&buffer, Made::Before)?;

@@ -11,6 +11,11 @@ use user::{STRANGER, as_user, needs_root};
 
 fn main() {
     let tests: &[(&str, fn())] = &[
+        ("open_objects_are_not_written", open_objects_are_not_written),
+        (
+            "sysv_given_segment_is_not_written",
+            sysv_given_segment_is_not_written,
+        ),
         ("posix_symlink_is_not_written", posix_symlink_is_not_written),
         (
             "posix_strangers_object_is_not_read",
@@ -102,5 +107,127 @@ fn posix_strangers_object_is_not_read() {
         "write", "posix", "--name", &name.0, "--size", "4K", "--text", "secret",
     ];
     assert!(fails(&write).contains("user 65534"));
+    assert_eq!(std::fs::read(name.path()).unwrap(), [b'x'; 4096]);
+}
+
+/// A System V key that is free again at its end, whoever took it.
+struct Segment {
+    file: tempfile::NamedTempFile,
+    key: i32,
+}
+
+impl Segment {
+    fn new() -> Segment {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
+        // SAFETY: a path that ends with a NUL.
+        let key = unsafe { libc::ftok(path.as_ptr(), 0) };
+        Segment { file, key }
+    }
+
+    fn path(&self) -> &str {
+        self.file.path().to_str().unwrap()
+    }
+
+    fn make(&self, mode: i32) -> i32 {
+        // SAFETY: takes three numbers.
+        let id = unsafe { libc::shmget(self.key, 4096, libc::IPC_CREAT | libc::IPC_EXCL | mode) };
+        assert!(id >= 0, "{}", std::io::Error::last_os_error());
+        id
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: takes numbers, and no memory for IPC_RMID.
+        unsafe {
+            let id = libc::shmget(self.key, 0, 0);
+            libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut());
+        }
+    }
+}
+
+/// The first bytes of a segment, as this thread's user may read them.
+fn bytes_of(id: i32) -> [u8; 6] {
+    // SAFETY: attaches 4096 bytes, copies six of them, and detaches.
+    unsafe {
+        let memory = libc::shmat(id, std::ptr::null(), libc::SHM_RDONLY);
+        assert_ne!(
+            memory.addr(),
+            usize::MAX,
+            "{}",
+            std::io::Error::last_os_error()
+        );
+        let bytes = memory.cast::<[u8; 6]>().read();
+        libc::shmdt(memory);
+        bytes
+    }
+}
+
+/// A squatter makes it, gives it to root, and could read it as its creator.
+fn sysv_given_segment_is_not_written() {
+    let segment = Segment::new();
+    let id = as_user(STRANGER, || {
+        let id = segment.make(0o600);
+        // SAFETY: the kernel fills one `shmid_ds`, and reads it again.
+        unsafe {
+            let mut stat: libc::shmid_ds = std::mem::zeroed();
+            assert_eq!(libc::shmctl(id, libc::IPC_STAT, &raw mut stat), 0);
+            stat.shm_perm.uid = 0;
+            stat.shm_perm.gid = 0;
+            assert_eq!(libc::shmctl(id, libc::IPC_SET, &raw mut stat), 0);
+        }
+        id
+    });
+    let write = [
+        "write",
+        "sysv",
+        "--path",
+        segment.path(),
+        "--size",
+        "4K",
+        "--text",
+        "secret",
+    ];
+    let said = fails(&write);
+    assert!(said.contains("user 65534"), "{said}");
+    let key = format!("{:#010x}", segment.key);
+    assert!(said.contains(&key), "{said}");
+    // It still may read what is there: nothing.
+    assert_eq!(as_user(STRANGER, || bytes_of(id)), [0; 6]);
+    let read = ["read", "sysv", "--path", segment.path()];
+    assert!(fails(&read).contains("--anyone"));
+    prints(&[&read[..], &["--anyone"]].concat());
+}
+
+fn open_objects_are_not_written() {
+    let segment = Segment::new();
+    let id = segment.make(0o644);
+    let write = [
+        "write",
+        "sysv",
+        "--path",
+        segment.path(),
+        "--size",
+        "4K",
+        "--text",
+        "secret",
+    ];
+    let said = fails(&write);
+    assert!(said.contains("mode 0644"), "{said}");
+    assert_eq!(bytes_of(id), [0; 6]);
+
+    let name = Name::new("open");
+    std::fs::write(name.path(), [b'x'; 4096]).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o604);
+    std::fs::set_permissions(name.path(), mode).unwrap();
+    let write = [
+        "write", "posix", "--name", &name.0, "--size", "4K", "--text", "secret",
+    ];
+    let said = fails(&write);
+    assert!(
+        said.contains("mode 0604") && said.contains("rm posix"),
+        "{said}"
+    );
     assert_eq!(std::fs::read(name.path()).unwrap(), [b'x'; 4096]);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{Mode, stat};
 use rustix::io::Errno;
 
-use super::{AllocError, Allocate, Limit, Request, Way};
+use super::{AllocError, Allocate, Limit, Owner, Request, Way};
 use crate::buffer::Buffer;
 use crate::sys::sysv;
 
@@ -76,6 +76,14 @@ impl fmt::Display for Key {
 /// however that ends. Others attach it meanwhile by its id,
 /// [`Buffer::segment`]; only who is killed between those calls leaves it behind.
 ///
+/// # Other users
+/// Any user can be the first to use a key, and can then give the segment to
+/// another one by `IPC_SET`, keeping every right to it as its creator. So
+/// [`open`](Self::open) checks the owner and the creator, on the segment that it
+/// has attached: both must be the effective user of this process or root, unless
+/// [`open_owned`](Self::open_owned) names another [`Owner`]. Who else may read
+/// and write it, [`Buffer::ownership`] tells.
+///
 /// ```
 /// use dmashare::alloc::{Allocate, Request, SysV};
 /// use dmashare::buffer::{Buffer, Kind};
@@ -123,14 +131,46 @@ impl SysV {
             .map_err(AllocError::Buffer)
     }
 
-    /// Opens the segment of this key, for reading alone where that is all one
-    /// may.
+    /// Opens the segment of this key, which this process's effective user or
+    /// root both owns and made; for reading alone where that is all one may.
     ///
     /// # Errors
-    /// [`AllocError::Os`] where there is none, and [`AllocError::Buffer`] with
-    /// `EACCES` where it is not for this user.
+    /// [`AllocError::Os`] where there is none, [`AllocError::Buffer`] with
+    /// `EACCES` where it is not for this user, and [`AllocError::Owner`] where it
+    /// is another user's.
     pub fn open(key: Key) -> Result<Buffer, AllocError> {
-        Ok(Buffer::from_segment(find(key)?)?)
+        SysV::open_owned(key, Owner::default())
+    }
+
+    /// As [`open`](Self::open), of a segment that `owner` owns and made.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    ///
+    /// ```
+    /// use dmashare::alloc::{AllocError, Key, Mode, Owner, Request, SysV};
+    /// let key = Key::new(i32::from_be_bytes(*b"doc2")).expect("not 0");
+    /// let _mine = SysV::create(key, &Request::new(1), Mode::RUSR | Mode::WUSR)?;
+    /// let other = Owner::User(rustix::process::geteuid().as_raw() + 1);
+    /// let refused = SysV::open_owned(key, other);
+    /// SysV::remove(key)?;
+    /// assert!(matches!(refused, Err(AllocError::Owner { .. })));
+    /// # Ok::<(), AllocError>(())
+    /// ```
+    pub fn open_owned(key: Key, owner: Owner) -> Result<Buffer, AllocError> {
+        let id = find(key)?;
+        let buffer = Buffer::from_segment(id)?;
+        let ownership = buffer.ownership()?;
+        // A creator who gave it away has not lost any right to it.
+        let users = [ownership.uid, ownership.creator];
+        match users.into_iter().find(|uid| !owner.allows(*uid)) {
+            None => Ok(buffer),
+            Some(uid) => Err(AllocError::Owner {
+                name: format!("System V key {key} (segment {id})"),
+                uid,
+                expected: owner,
+            }),
+        }
     }
 
     /// Removes the segment of this key, whose memory lives on for those who

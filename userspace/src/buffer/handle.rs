@@ -69,6 +69,39 @@ impl Kind {
     }
 }
 
+/// The users who can change who may use a buffer, and its permissions.
+///
+/// It tells who may open the memory from now on. A process that opened, attached
+/// or was sent it before is not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ownership {
+    /// The user who owns it.
+    pub uid: u32,
+    /// The user who made a System V segment, and keeps all rights of an owner
+    /// where it is given to another one (`shm_perm.cuid` of shmctl(2)). For any
+    /// other buffer it is the owner.
+    pub creator: u32,
+    /// The permissions: the bits of chmod(2).
+    pub mode: u32,
+}
+
+impl Ownership {
+    /// Returns whether this user both owns and made it, and nobody else has any
+    /// right. Root always has.
+    ///
+    /// ```
+    /// # use dmashare::alloc::{Allocate, Memfd, Request};
+    /// // A memfd has mode 0777: its handle decides, and not its mode.
+    /// let ownership = Memfd::new().allocate(&Request::new(1))?.ownership()?;
+    /// assert!(!ownership.is_only(ownership.uid));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_only(&self, uid: u32) -> bool {
+        (self.uid, self.creator, self.mode & 0o077) == (uid, uid, 0)
+    }
+}
+
 /// A buffer in memory that can be shared: its handle, its size and its kind.
 ///
 /// The handle closes on exec and, on drop, for good; the memory lives as long
@@ -206,24 +239,32 @@ impl Buffer {
         self.kind
     }
 
-    /// The user who owns this memory, and can change who else may use it: by
-    /// fstat(2), or `IPC_STAT`.
-    ///
-    /// What is found by a name or a key can be anyone's, who was there first.
+    /// The users who can change who may use this memory, and its permissions
+    /// now: by fstat(2), or `IPC_STAT`.
     ///
     /// # Errors
-    /// [`BufferError::Os`] where the kernel would not tell.
+    /// [`BufferError::Os`] where the system call fails.
     ///
     /// ```
-    /// # use dmashare::alloc::{Allocate, Memfd, Request};
-    /// let buffer = Memfd::new().allocate(&Request::new(4096))?;
-    /// assert_eq!(buffer.owner()?, rustix::process::geteuid().as_raw());
+    /// # use dmashare::alloc::{Allocate, Request, SysV};
+    /// let buffer = SysV::new().allocate(&Request::new(4096))?;
+    /// let ownership = buffer.ownership()?;
+    /// assert!(ownership.is_only(rustix::process::geteuid().as_raw()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn owner(&self) -> Result<u32, BufferError> {
+    #[doc(alias = "IPC_STAT")]
+    #[doc(alias = "fstat")]
+    pub fn ownership(&self) -> Result<Ownership, BufferError> {
         match &self.handle {
-            Handle::Fd(fd) => Ok(fs::fstat(fd).map_err(os("fstat", fd.as_fd()))?.st_uid),
-            Handle::Segment(segment) => segment.owner(),
+            Handle::Fd(fd) => {
+                let stat = fs::fstat(fd).map_err(os("fstat", fd.as_fd()))?;
+                Ok(Ownership {
+                    uid: stat.st_uid,
+                    creator: stat.st_uid,
+                    mode: stat.st_mode & 0o777,
+                })
+            }
+            Handle::Segment(segment) => segment.ownership(),
         }
     }
 

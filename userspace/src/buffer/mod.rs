@@ -53,7 +53,7 @@ pub use dma_buf::DmaBufInfo;
 pub use error::BufferError;
 pub use guard::Guard;
 pub(crate) use handle::describe;
-pub use handle::{Buffer, Kind, Seals};
+pub use handle::{Buffer, Kind, Ownership, Seals};
 pub use mapping::{Access, Mapping};
 pub use rows::Rows;
 pub use sealed::Sealed;

@@ -8,7 +8,7 @@ use rustix::mm::{MprotectFlags, MremapFlags, mprotect, mremap};
 use rustix::param::page_size;
 
 use super::memory::Memory;
-use super::{Access, BufferError};
+use super::{Access, BufferError, Ownership};
 use crate::sys::sysv;
 
 /// A System V segment (shmget(2)), attached for as long as this lives.
@@ -45,10 +45,17 @@ impl Segment {
         })
     }
 
-    /// Who owns it now.
-    pub(super) fn owner(&self) -> Result<u32, BufferError> {
+    /// The users who own and made it, and its permissions now.
+    pub(super) fn ownership(&self) -> Result<Ownership, BufferError> {
         let stat = sysv::stat(self.id).map_err(os("shmctl(IPC_STAT)", self.id))?;
-        Ok(stat.shm_perm.uid)
+        let permissions = stat.shm_perm;
+        #[allow(clippy::useless_conversion, reason = "u16 on some machines only")]
+        let mode = u32::from(permissions.mode) & 0o777;
+        Ok(Ownership {
+            uid: permissions.uid,
+            creator: permissions.cuid,
+            mode,
+        })
     }
 
     /// A mapping of its own of whole pages, `len` bytes from `offset` on, and
