@@ -165,7 +165,7 @@ fn by_user(transport: Transport) -> Completion {
     }
     let error = is_refused(Who::Nobody, &listener).to_string();
     assert!(
-        error.contains("(user 65534, group 65534) may not connect"),
+        error.contains("(user 65534, group 65534) is refused, expected user "),
         "{error}"
     );
     // One who is refused is no reason to refuse the next.

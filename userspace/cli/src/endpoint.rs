@@ -20,7 +20,7 @@ pub(crate) struct Endpoint {
     /// Connect to the other end (the default of write)
     #[arg(long)]
     pub(crate) connect: bool,
-    /// Where it listens, let any user connect: not only this one and root
+    /// Let any user be at the other end: not only this one and root
     #[arg(long)]
     pub(crate) anyone: bool,
     /// Speak as any C program does: all fds in one SCM_RIGHTS message with one byte of data
@@ -77,12 +77,19 @@ impl Endpoint {
         Ok(socket)
     }
 
+    /// The users who may be at the other end, whichever side listens: abstract
+    /// names have no mode, and any user can be the first to listen at them, or
+    /// below a folder that is open to all.
+    fn policy(&self) -> Policy {
+        match self.anyone {
+            true => Policy::anyone(),
+            false => Policy::same_user().or(Policy::root()),
+        }
+    }
+
     fn accept(&self, address: Address, transport: Transport) -> Result<Socket, Failure> {
         let mut listener = Listener::bind_with(address, transport)?;
-        // Abstract names have no mode, and the folders of others can be open.
-        if !self.anyone {
-            listener.set_policy(Policy::same_user().or(Policy::root()));
-        }
+        listener.set_policy(self.policy());
         let begun = Instant::now();
         loop {
             let left = self
@@ -116,7 +123,18 @@ impl Endpoint {
                     operation,
                     after: limit,
                 },
-                result => return Ok(result?),
+                result => {
+                    let socket = result?;
+                    return match socket.check_peer(&self.policy()) {
+                        Err(refused @ SocketError::Refused { .. }) => {
+                            Err(Failure::failed(format!(
+                                "{address}: {refused}: any user can be the first to listen at an \
+                             address; choose another, or take any peer by --anyone"
+                            )))
+                        }
+                        checked => Ok(checked.map(|()| socket)?),
+                    };
+                }
             };
             if begun.elapsed() >= limit {
                 return Err(nobody.into());

@@ -11,6 +11,14 @@ use user::{STRANGER, as_user, needs_root};
 
 fn main() {
     let tests: &[(&str, fn())] = &[
+        (
+            "write_to_a_strangers_listener_is_refused",
+            write_to_a_strangers_listener_is_refused,
+        ),
+        (
+            "read_from_a_strangers_listener_is_refused",
+            read_from_a_strangers_listener_is_refused,
+        ),
         ("open_objects_are_not_written", open_objects_are_not_written),
         (
             "sysv_given_segment_is_not_written",
@@ -230,4 +238,80 @@ fn open_objects_are_not_written() {
         "{said}"
     );
     assert_eq!(std::fs::read(name.path()).unwrap(), [b'x'; 4096]);
+}
+
+/// A stranger's listener at an abstract name, and what came to it.
+fn with_strangers_listener(run: impl FnOnce(&str)) -> Vec<Vec<u8>> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("dmashare-strangers-{}-{count}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    // The kernel notes the user who calls listen(2).
+    let listener = as_user(STRANGER, || UnixListener::bind_addr(&address).unwrap());
+    run(&format!("@{name}"));
+    listener.set_nonblocking(true).unwrap();
+    let connections = std::iter::from_fn(|| listener.accept().ok());
+    connections
+        .map(|(mut connection, _)| {
+            let mut bytes = Vec::new();
+            connection.set_nonblocking(false).unwrap();
+            std::io::Read::read_to_end(&mut connection, &mut bytes).unwrap();
+            bytes
+        })
+        .collect()
+}
+
+fn write_to_a_strangers_listener_is_refused() {
+    let common = [
+        "--size",
+        "4K",
+        "--text",
+        "secret",
+        "--type",
+        "stream",
+        "--timeout",
+        "5s",
+    ];
+    for kind in [&["--plain"][..], &[]] {
+        let came = with_strangers_listener(|address| {
+            let write = ["write", "memfd", "--socket", address];
+            let said = fails(&[&write[..], &common, kind].concat());
+            assert!(
+                said.contains("(user 65534, group 65534) is refused"),
+                "{said}"
+            );
+            assert!(said.contains("--anyone"), "{said}");
+        });
+        assert_eq!(came, [b""], "a stranger was sent something");
+        let came = with_strangers_listener(|address| {
+            let write = ["write", "memfd", "--anyone", "--socket", address];
+            prints(&[&write[..], &common, kind].concat());
+        });
+        assert!(matches!(&came[..], [bytes] if !bytes.is_empty()));
+    }
+}
+
+/// What it would send is a stranger's memory.
+fn read_from_a_strangers_listener_is_refused() {
+    with_strangers_listener(|address| {
+        let read = [
+            "read",
+            "fd",
+            "--connect",
+            "--plain",
+            "--timeout",
+            "5s",
+            "--socket",
+            address,
+        ];
+        let said = fails(&read);
+        assert!(
+            said.contains("(user 65534, group 65534) is refused"),
+            "{said}"
+        );
+    });
 }

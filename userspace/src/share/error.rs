@@ -61,7 +61,7 @@ pub enum SocketError {
     #[error("the connection is broken: {0}; connect anew")]
     Broken(Breakage),
     /// The peer is none that the policy allows.
-    #[error("{peer} may not connect: {policy} may")]
+    #[error("{peer} is refused, expected {policy}")]
     Refused {
         /// Who it is.
         peer: Peer,

@@ -6,6 +6,9 @@ use super::Peer;
 
 /// Who may be at the other end of a connection: whoever one of its rules names.
 ///
+/// A [`Listener`](super::Listener) asks it of those who connect. One who connects
+/// asks it of the listener by [`Socket::check_peer`](super::Socket::check_peer).
+///
 /// ```
 /// use dmashare::share::{Peer, Policy};
 /// let policy = Policy::uid(1000).or(Policy::root());

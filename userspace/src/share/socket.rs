@@ -84,6 +84,10 @@ impl Socket {
     /// Connects to a [`Listener`](super::Listener), and waits while its queue is
     /// full: see [`connect_timeout`](Self::connect_timeout).
     ///
+    /// Any user can be the first to listen at an abstract name, or at a path in
+    /// a folder that is open to all. [`check_peer`](Self::check_peer) tells one
+    /// from another: call it before anything is sent.
+    ///
     /// # Errors
     /// [`SocketError::Os`]: `ENOENT` or `ECONNREFUSED` where nobody listens.
     ///
@@ -309,7 +313,8 @@ impl Socket {
         }
     }
 
-    /// Whether the peer is one that the policy allows.
+    /// Checks that the peer is one that the policy allows: the process that
+    /// connected, or that called listen(2), as the kernel noted it then.
     ///
     /// # Errors
     /// [`SocketError::Refused`] where it is not, and those of
