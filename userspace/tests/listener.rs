@@ -124,38 +124,54 @@ fn one_of_many_wins_a_dead_socket() {
 
 /// Whoever may read the folder may lock it, and keep it locked.
 #[test]
-fn a_locked_folder_does_not_hold_it_up() {
+fn locked_folder_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames");
+    let stranger = std::fs::File::open(folder.path()).unwrap();
+    stranger.lock().unwrap();
+    drop(Listener::bind(&path).unwrap());
+    leave_socket(&path);
+    drop(Listener::bind(&path).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Those of this user wait for each other, and not for ever.
+#[test]
+fn bind_waits_for_lock_of_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("frames");
     let lock = || {
-        let stranger = std::fs::File::open(folder.path()).unwrap();
-        stranger.lock().unwrap();
-        stranger
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.create(true).truncate(true).write(true);
+        let file = file.open(folder.path().join(".frames.lock")).unwrap();
+        file.lock().unwrap();
+        file
     };
-    let stranger = lock();
+    leave_socket(&path);
+    let other = lock();
     let error = Listener::bind(&path).unwrap_err();
-    let locked = matches!(
-        error,
-        SocketError::Os {
-            operation: "flock",
-            source: Errno::WOULDBLOCK,
-            ..
-        }
-    );
-    assert!(locked, "{error}");
-    assert!(error.to_string().ends_with("use a folder of your own"));
-    assert!(!path.exists());
-    drop(stranger);
-
-    // One who lets go in time is waited for.
-    let stranger = lock();
+    assert!(is_os(&error, Errno::WOULDBLOCK), "{error}");
     std::thread::scope(|scope| {
         scope.spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
-            drop(stranger);
+            drop(other);
         });
         Listener::bind(&path).unwrap();
     });
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A name in the folder is bound by the folder's fd, which takes some bytes.
+#[test]
+fn longest_name_is_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |len: usize| folder.path().join("x".repeat(len));
+    let room = 107 - name(0).as_os_str().len();
+    let listener = Listener::bind(name(room.min(80))).unwrap();
+    Socket::connect(listener.address()).unwrap();
+    let error = Listener::bind(Path::new(&"x".repeat(81))).unwrap_err();
+    assert!(is_os(&error, Errno::NAMETOOLONG), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dmashare::Errno;
 use dmashare::alloc::{AllocError, Mode, Owner, Posix, Request};
+use dmashare::share::{Listener, Socket, SocketError};
 use libtest_mimic::{Arguments, Completion, Trial};
 use user::{STRANGER, as_user, become_user, needs_root};
 
@@ -21,6 +22,15 @@ const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
 
 fn main() {
     let tests: &[(&str, fn())] = &[
+        ("bind_ignores_strangers_locks", bind_ignores_strangers_locks),
+        (
+            "bind_spares_files_behind_swapped_folders",
+            bind_spares_files_behind_swapped_folders,
+        ),
+        (
+            "bind_leaves_strangers_sockets",
+            bind_leaves_strangers_sockets,
+        ),
         ("posix_symlink_is_refused", posix_symlink_is_refused),
         ("posix_fifo_does_not_block", posix_fifo_does_not_block),
         ("posix_hard_link_is_refused", posix_hard_link_is_refused),
@@ -190,4 +200,125 @@ fn posix_lease_does_not_block() {
     };
     assert_eq!(errno(opened), Errno::AGAIN);
     drop(leased);
+}
+
+/// A folder with this mode.
+fn folder(mode: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(folder.path(), mode).unwrap();
+    folder
+}
+
+/// Leaves a socket at a path, as a process does that was killed.
+fn leave_socket(path: &Path) {
+    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+}
+
+/// Any lock that a stranger can have in a folder such as /tmp: of the folder
+/// itself, and of a file that has the name of ours.
+fn bind_ignores_strangers_locks() {
+    let folder = folder(0o1777);
+    let path = folder.path().join("frames");
+    let locks = as_user(STRANGER, || {
+        let lock = folder.path().join(".frames.lock");
+        let locks = [
+            std::fs::File::open(folder.path()).unwrap(),
+            std::fs::File::create_new(lock).unwrap(),
+        ];
+        for file in &locks {
+            rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        }
+        locks
+    });
+    let started = Instant::now();
+    drop(Listener::bind(&path).unwrap());
+    leave_socket(&path);
+    drop(Listener::bind(&path).unwrap());
+    assert!(started.elapsed() < Duration::from_millis(900));
+    // Nor is a link followed, or a FIFO waited for.
+    let lock = folder.path().join(".frames.lock");
+    let precious = folder.path().join("precious");
+    std::fs::remove_file(&lock).unwrap();
+    as_user(STRANGER, || {
+        std::os::unix::fs::symlink(&precious, &lock).unwrap()
+    });
+    leave_socket(&path);
+    drop(Listener::bind(&path).unwrap());
+    assert!(!precious.exists());
+    std::fs::remove_file(&lock).unwrap();
+    as_user(STRANGER, || make_fifo(&lock, 0o666));
+    leave_socket(&path);
+    drop(Listener::bind(&path).unwrap());
+    drop(locks);
+}
+
+/// The owner of a folder above turns the path to another folder and back, as
+/// fast as he can.
+fn bind_spares_files_behind_swapped_folders() {
+    use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, statat, unlinkat};
+
+    let above = folder(0o777);
+    let theirs = folder(0o755);
+    let precious = theirs.path().join("frames");
+    std::fs::write(&precious, "precious").unwrap();
+    let turned = above.path().join("turned");
+    let link = above.path().join("link");
+    as_user(STRANGER, || {
+        std::fs::create_dir(&turned).unwrap();
+        std::os::unix::fs::symlink(theirs.path(), &link).unwrap();
+    });
+    let inside = std::fs::File::open(&turned).unwrap();
+    let path = turned.join("frames");
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let (mut bound, mut elsewhere) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            become_user(STRANGER);
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                renameat_with(CWD, &turned, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(3) && precious.exists() {
+            if statat(&inside, "frames", AtFlags::SYMLINK_NOFOLLOW).is_err() {
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&inside);
+                leave_socket(Path::new(&format!("/proc/self/fd/{fd}/frames")));
+            }
+            match Listener::bind(&path) {
+                Ok(listener) => {
+                    bound += 1;
+                    drop(listener);
+                }
+                Err(SocketError::NotASocket(_)) => elsewhere += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+    assert_eq!(std::fs::read_dir(theirs.path()).unwrap().count(), 1);
+    assert!(
+        bound > 0 && elsewhere > 0,
+        "{bound} bound, {elsewhere} elsewhere"
+    );
+    let _ = unlinkat(&inside, "frames", AtFlags::empty());
+}
+
+fn bind_leaves_strangers_sockets() {
+    let folder = folder(0o1777);
+    let path = folder.path().join("frames");
+    as_user(STRANGER, || leave_socket(&path));
+    let error = Listener::bind(&path).unwrap_err();
+    let expected = SocketError::Foreign {
+        path: path.clone(),
+        uid: STRANGER,
+    };
+    assert_eq!(error, expected);
+    assert!(path.symlink_metadata().is_ok());
+    as_user(STRANGER, || {
+        let listener = Listener::bind(&path).unwrap();
+        Socket::connect(&path).unwrap();
+        listener.accept().unwrap();
+    });
 }

@@ -37,6 +37,17 @@ pub enum SocketError {
     /// Something that is no socket has this path; it is left alone.
     #[error("{0:?}: this is no socket, so it is left alone; choose another path")]
     NotASocket(PathBuf),
+    /// Another user left a socket at this path; it is left alone.
+    #[error(
+        "{path:?}: nobody listens at this socket, but user {uid} left it there, so it is left \
+         alone; remove it, or choose another path"
+    )]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// The user who owns the socket.
+        uid: u32,
+    },
     /// The handle is not a socket that carries messages.
     #[error(
         "{0} is no UNIX socket of type SOCK_SEQPACKET or SOCK_STREAM; \
@@ -166,11 +177,19 @@ fn advice(operation: &str, errno: Errno) -> &'static str {
         ("connect", Errno::NOENT | Errno::CONNREFUSED) => "; start the process that listens there",
         ("connect", Errno::PROTOTYPE) => "; the other side uses the other Transport",
         ("flock", Errno::WOULDBLOCK) => {
-            "; another process keeps this folder locked: use a folder of your own"
+            "; another process of this user keeps it locked: end it, or choose another path"
         }
+        // The folder itself was opened before, and the name is bound in it.
+        ("bind", Errno::NOENT) => {
+            "; the folder is gone, or /proc is not mounted: the name is bound by /proc/thread-self/fd"
+        }
+        ("bind", Errno::STALE) => "; another user changed this folder: use a folder of your own",
         ("connect" | "bind", Errno::ACCESS) => "; you may not use this path",
         ("connect" | "bind", Errno::INVAL) => "; an address needs a name",
-        (_, Errno::NAMETOOLONG) => "; a socket's address has at most 107 bytes",
+        (_, Errno::NAMETOOLONG) => {
+            "; the last part of a path has at most 80 bytes, and \
+             a socket's address has at most 107 bytes"
+        }
         ("sendmsg", Errno::MSGSIZE) => {
             "; send less at once, or raise the socket's SO_SNDBUF (net.core.wmem_default)"
         }

@@ -1,29 +1,37 @@
 //! An address at which others can connect.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::fs::{self, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{self, Mode};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with,
-};
+use rustix::net::{SocketFlags, accept_with, bind, listen};
 
 use super::socket::named;
+use super::socket_file::SocketFile;
 use super::wait::{os, until_ready};
 use super::{Address, Policy, Socket, SocketError, Transport};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 16;
 
-/// How long to wait for others who bind in the same folder. Each takes some
-/// system calls; who takes longer wants something else of the folder.
-const BIND_WAIT: Duration = Duration::from_secs(1);
-
 /// An address at which other processes can connect. A path is removed on drop.
+///
+/// # Paths in folders of others
+/// The folder of a path is opened once. The socket is made, replaced and removed
+/// in this open folder, so that nobody can turn the path to another one in
+/// between. Nothing is removed but sockets that belong to this process's
+/// effective user: one at which nobody listens, and on drop the one that was
+/// made.
+///
+/// No lock is taken that another user could hold. Of processes that replace the
+/// same dead socket at once, one gets the path: they wait for each other at a
+/// file `.NAME.lock` of mode 0600, which is removed then. Where another user has
+/// made such a file there is no lock, and the last of them has the path.
+///
+/// `ss`(8) and getsockname(2) show the path as it was bound:
+/// `/proc/thread-self/fd/FD/NAME`.
 ///
 /// Who may connect to a path is who may write to it (unix(7)): put it into a
 /// folder of your own, such as `$XDG_RUNTIME_DIR`, or say so by a
@@ -45,24 +53,22 @@ pub struct Listener {
     fd: OwnedFd,
     address: Address,
     transport: Transport,
-    /// The path that we made, with its device and inode.
-    made: Option<(PathBuf, (u64, u64))>,
+    /// The path that we made.
+    made: Option<SocketFile>,
     policy: Policy,
     timeout: Option<Duration>,
 }
 
 impl Listener {
-    /// Listens at an address. A socket that an ended process left at a path is
-    /// replaced.
-    ///
-    /// Meanwhile the path's folder is locked by flock(2), which anyone can do
-    /// who may read it.
+    /// Listens at an address. A socket that an ended process of this user left
+    /// at a path is replaced.
     ///
     /// # Errors
     /// [`SocketError::InUse`] where another process listens there,
-    /// [`SocketError::NotASocket`] where something else has this path, and
-    /// [`SocketError::Os`]: of `flock`, `EWOULDBLOCK` where another process has
-    /// kept the folder locked for a second.
+    /// [`SocketError::NotASocket`] where something else has this path,
+    /// [`SocketError::Foreign`] where another user left a socket there, and
+    /// [`SocketError::Os`]: `ENAMETOOLONG` also where the last part of a path
+    /// has more than 80 bytes.
     pub fn bind(address: impl Into<Address>) -> Result<Listener, SocketError> {
         Listener::bind_with(address, Transport::default())
     }
@@ -120,23 +126,20 @@ impl Listener {
             policy: Policy::anyone(),
             timeout: None,
         };
-        let _locked = match listener.address.clone() {
+        match &listener.address {
             Address::Path(path) => {
                 // The kernel gives a path the mode that its socket has.
                 fs::fchmod(&listener.fd, Mode::from_raw_mode(mode & 0o777))
                     .map_err(named("fchmod", &name))?;
-                let (made, folder) = bind_path(&listener.fd, &path, &kernel)?;
-                listener.made = Some((path, made));
-                Some(folder)
+                listener.made = Some(SocketFile::bind(&listener.fd, path)?);
             }
             Address::Abstract(_) => {
                 bind(&listener.fd, &kernel).map_err(|errno| match errno {
                     Errno::ADDRINUSE => SocketError::InUse(listener.address.clone()),
                     errno => named("bind", &name)(errno),
                 })?;
-                None
             }
-        };
+        }
         listen(&listener.fd, BACKLOG).map_err(named("listen", &name))?;
         Ok(listener)
     }
@@ -220,80 +223,8 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Only what we made: someone may have put another socket there.
-        if let Some((path, made)) = &self.made
-            && fs::lstat(path).is_ok_and(|stat| identity(&stat) == *made)
-        {
-            let _ = fs::unlink(path);
+        if let Some(made) = &self.made {
+            made.remove();
         }
-    }
-}
-
-/// Binds to a path. Gives the identity of what it made there, and the folder,
-/// which is locked until we listen: one who comes next finds us alive.
-fn bind_path(
-    fd: &OwnedFd,
-    path: &Path,
-    address: &SocketAddrUnix,
-) -> Result<((u64, u64), OwnedFd), SocketError> {
-    // Between finding that nobody listens and binding, another process could do
-    // the same, and lose its path to us. Those who come this way wait for each
-    // other at the folder.
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let folder_name = folder.display().to_string();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = fs::open(folder, flags, Mode::empty()).map_err(named("open", &folder_name))?;
-    lock(&folder).map_err(named("flock", &folder_name))?;
-
-    let name = path.display().to_string();
-    remove_dead(path, address)?;
-    bind(fd, address).map_err(named("bind", &name))?;
-    let made = fs::lstat(path).map_err(named("lstat", &name))?;
-    Ok((identity(&made), folder))
-}
-
-/// Locks a folder against others who do so, until it is closed.
-fn lock(folder: &OwnedFd) -> Result<(), Errno> {
-    let begun = Instant::now();
-    loop {
-        match fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::INTR) => {}
-            // Nothing tells when a lock is free but asking for it.
-            Err(Errno::WOULDBLOCK) if begun.elapsed() < BIND_WAIT => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            locked => return locked,
-        }
-    }
-}
-
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
-}
-
-/// Removes a socket at which nobody listens, and nothing else.
-fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError> {
-    let name = path.display().to_string();
-    match fs::lstat(path) {
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(named("lstat", &name)(errno)),
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Socket => {
-            return Err(SocketError::NotASocket(path.to_owned()));
-        }
-        Ok(_) => {}
-    }
-    // Of a type that nobody here has: the kernel refuses it for that, before it
-    // troubles whoever listens, and also where one is bound and does not listen
-    // yet.
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
-    let probe = probe.map_err(named("socket", &name))?;
-    match connect(&probe, address) {
-        Err(Errno::CONNREFUSED) => fs::unlink(path).map_err(named("unlink", &name)),
-        // EPROTOTYPE as a rule; also where we may not connect.
-        _ => Err(SocketError::InUse(path.into())),
     }
 }

@@ -49,6 +49,7 @@ pub mod plain;
 mod policy;
 mod process;
 mod socket;
+mod socket_file;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod transport;
