@@ -43,6 +43,20 @@ fn main() {
     let trials = tests.iter().map(|&(name, test)| {
         Trial::ignorable_test(name, move || Ok::<Completion, _>(needs_root(test)))
     });
+    let room = Trial::ignorable_test("posix_room_is_granted_once", || {
+        let mut mounts = true;
+        let ended = needs_root(|| {
+            mounts = as_user(0, unshare_mounts);
+            if mounts {
+                posix_room_is_granted_once();
+            }
+        });
+        Ok(match mounts {
+            true => ended,
+            false => Completion::ignored_with("needs CAP_SYS_ADMIN, to mount a small /dev/shm"),
+        })
+    });
+    let trials = trials.chain([room]);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
@@ -321,4 +335,67 @@ fn bind_leaves_strangers_sockets() {
         Socket::connect(&path).unwrap();
         listener.accept().unwrap();
     });
+}
+
+/// Gives this thread mounts of its own, if it may have them.
+fn unshare_mounts() -> bool {
+    // SAFETY: takes a number.
+    unsafe { libc::unshare(libc::CLONE_NEWNS) == 0 }
+}
+
+/// Gives this thread a /dev/shm of its own, of this size.
+fn own_shm(size: u64) {
+    let call = |source: &str, target: &str, kind: &str, flags, data: &str| {
+        let words = [source, target, kind, data].map(|word| CString::new(word).unwrap());
+        let [source, target, kind, data] = words.each_ref().map(|word| word.as_ptr());
+        // SAFETY: four strings that end with a NUL.
+        let mounted = unsafe { libc::mount(source, target, kind, flags, data.cast()) };
+        assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+    };
+    assert!(unshare_mounts(), "{}", std::io::Error::last_os_error());
+    call("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "");
+    call(
+        "tmpfs",
+        "/dev/shm",
+        "tmpfs",
+        0,
+        &format!("size={size},mode=1777"),
+    );
+}
+
+/// Two users who each want 60 % of /dev/shm: one of them gets it.
+fn posix_room_is_granted_once() {
+    let page = rustix::param::page_size() as u64;
+    let size = 100 * page;
+    let request = Request::new(60 * page);
+    let room = |request: &Request| {
+        as_user(0, || {
+            own_shm(size);
+            let fill = |buffer: &dmashare::buffer::Buffer| {
+                use dmashare::buffer::Access;
+                let mut mapping = buffer.map_shrinkable(Access::Write).unwrap();
+                mapping.access(Access::Write).unwrap().fill(7).unwrap();
+            };
+            let first = Posix::create("first", request, OWNER);
+            become_user(STRANGER);
+            let second = Posix::create("second", request, OWNER);
+            let left = Path::new("/dev/shm/second").exists();
+            let made = (first.is_ok(), second.is_ok(), left);
+            if !request.unreserved {
+                // No SIGBUS: its pages are there, though all others are taken.
+                while Posix::create("rest", &Request::new(page), OWNER).is_ok() {
+                    let rest = format!("/dev/shm/{:?}", Instant::now()).replace([' ', '{'], "");
+                    std::fs::rename("/dev/shm/rest", rest).unwrap();
+                }
+                fill(&first.unwrap());
+            }
+            let why = second.err().map(|error| error.to_string());
+            (made, why)
+        })
+    };
+    let (made, why) = room(&request);
+    assert_eq!(made, (true, false, false));
+    assert!(why.unwrap().contains("the room left in /dev/shm"));
+    let (made, _) = room(&request.unreserved());
+    assert_eq!(made, (true, true, true));
 }

@@ -72,8 +72,8 @@ fn words(way: &str) -> &'static str {
         _ => {
             "Pages of tmpfs count as Shmem, and Shmem is part of Cached: `free` shows them in the \
              columns shared and buff/cache, and newer ones in used as well, which is what is not \
-             available. A page counts once it was written, and once however many map it; it cannot \
-             be dropped as a cache can, only swapped, so available falls with it. Pages of \
+             available. A page counts once it was written or, of a POSIX object, set aside, and \
+             once however many map it; it cannot be dropped as a cache can, only swapped, so available falls with it. Pages of \
              hugetlbfs are none of that: they come out of HugePages_Free."
         }
     }

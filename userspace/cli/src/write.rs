@@ -67,6 +67,9 @@ pub(crate) struct PosixOptions {
     /// Its name, as in shm_open(3): a slash, and no other
     #[arg(long)]
     pub(crate) name: String,
+    /// Take pages as they are first written, where they are set aside otherwise: without room, who touches one gets SIGBUS
+    #[arg(long)]
+    pub(crate) unreserved: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -216,6 +219,10 @@ fn sysv(options: &Sysv) -> Result<(Vec<Buffer>, Written), Failure> {
 
 fn posix(options: &PosixOptions) -> Result<(Vec<Buffer>, Written), Failure> {
     let request = Request::new(options.common.size);
+    let request = match options.unreserved {
+        true => request.unreserved(),
+        false => request,
+    };
     let name = &options.name;
     let (buffer, line) = found_or_made(
         &options.common,

@@ -50,7 +50,7 @@ impl Offer {
         let has = |info: ModuleInfo, feature| info.features.contains(feature);
         let largest = match way {
             Way::Memfd => LARGEST,
-            Way::Posix => posix::room()?,
+            Way::Posix => posix::room()?.or(Some(memory_at_hand()?)),
             Way::SysV => sysv::largest(),
             Way::DmaHeap => {
                 let ours = module.filter(|module| module.nodes.contains(Nodes::DMA_HEAP));

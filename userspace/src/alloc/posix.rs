@@ -5,8 +5,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, FileType, Mode, OFlags, Stat, fstat, ftruncate, statvfs};
-use rustix::io::Errno;
+use rustix::fs::{
+    self, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, ftruncate, statvfs,
+};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::shm;
 
 use super::{AllocError, Allocate, Limit, Owner, Request, Way};
@@ -19,6 +21,9 @@ const NAME_MAX: usize = 255;
 
 /// How often a name is looked at again; see [`Posix::open_when_sized`].
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How much is set aside in a call, in bytes.
+const PART: u64 = 64 << 20;
 
 /// Flags of every open in this folder, where any user can plant a link, a FIFO
 /// or a file with a lease: none is followed, and none makes the call wait.
@@ -33,6 +38,10 @@ const SHARED_FOLDER: OFlags = OFlags::NOFOLLOW
 /// It takes no seals, so that whoever opens it can make it smaller under the
 /// others: it is [`Kind::Shm`](crate::buffer::Kind::Shm), and only
 /// `map_shrinkable` maps it. A memfd is safer wherever a socket can pass it.
+///
+/// Its pages are set aside when it is made (fallocate(2)), so that there is an
+/// error then, and no SIGBUS later, where `/dev/shm` or the memory has no room for
+/// it. [`Request::unreserved`] takes them as they are touched.
 ///
 /// [`allocate`](Allocate::allocate) gives memory without a name: it has one for
 /// the moment between two calls, that nobody knows.
@@ -87,11 +96,10 @@ impl Posix {
     pub fn create(name: &str, request: &Request, mode: Mode) -> Result<Buffer, AllocError> {
         request.fits(Way::Posix)?;
         let name = file_name(name)?;
-        let size = request.whole_pages()?;
-        room()?.admits(size)?;
+        let size = size(request)?;
         let fd = make(name, mode)?;
         // A name that leads to nothing is not to stay.
-        sized(fd, name, size).inspect_err(|_| {
+        sized(fd, name, size, request).inspect_err(|_| {
             let _ = shm::unlink(name);
         })
     }
@@ -179,8 +187,7 @@ impl Allocate for Posix {
 
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
         request.fits(Way::Posix)?;
-        let size = request.whole_pages()?;
-        room()?.admits(size)?;
+        let size = size(request)?;
         // What /proc/PID/maps shows. The number cannot be guessed, so that
         // nobody can be there first.
         let label = request.name.replace('/', "_");
@@ -188,14 +195,22 @@ impl Allocate for Posix {
         let name = format!("{label}.{}.{number:016x}", std::process::id());
         let fd = make(&name, Mode::RUSR | Mode::WUSR)?;
         shm::unlink(&name).map_err(os("shm_unlink", &name))?;
-        sized(fd, &name, size)
+        sized(fd, &name, size, request)
     }
 }
 
-/// The most that a buffer can have now.
-///
-/// The kernel takes any size, and ends who then touches a page that it has not
-/// got with SIGBUS. Someone else may take the room meanwhile.
+/// The size of what is asked for, if there is room for it now.
+fn size(request: &Request) -> Result<u64, AllocError> {
+    let size = match request.unreserved {
+        true => request.whole_pages()?,
+        // All of it is taken at once.
+        false => request.pages_at_hand()?,
+    };
+    room()?.admits(size)?;
+    Ok(size)
+}
+
+/// The most that a buffer can have now. Someone else may take the room meanwhile.
 pub(super) fn room() -> Result<Limit, AllocError> {
     let stat = statvfs(FOLDER).map_err(|source| AllocError::Os {
         operation: "statvfs",
@@ -214,8 +229,17 @@ pub(super) fn room() -> Result<Limit, AllocError> {
     })
 }
 
-/// Gives a new file its size.
-fn sized(fd: OwnedFd, name: &str, size: u64) -> Result<Buffer, AllocError> {
+/// Gives a new file its pages, and then its size: whoever waits for that finds
+/// all of it.
+fn sized(fd: OwnedFd, name: &str, size: u64, request: &Request) -> Result<Buffer, AllocError> {
+    let mut at = 0;
+    while !request.unreserved && at < size {
+        // In parts: a signal undoes one.
+        let len = PART.min(size - at);
+        retry_on_intr(|| fallocate(&fd, FallocateFlags::KEEP_SIZE, at, len))
+            .map_err(os("fallocate", name))?;
+        at += len;
+    }
     ftruncate(&fd, size).map_err(os("ftruncate", name))?;
     Ok(Buffer::from_fd(fd)?)
 }
@@ -316,7 +340,10 @@ fn help(operation: &str, source: Errno) -> &'static str {
             "it belongs to another user, or the folder is not for everyone (mode 1777)"
         }
         ("wait for its size", _) => "its maker has not set one by ftruncate(2)",
-        (_, Errno::NOSPC) => "free memory, or raise the size of that tmpfs",
+        (_, Errno::NOSPC) => {
+            "free memory, raise the size of that tmpfs, or take pages as they are touched \
+             (Request::unreserved)"
+        }
         (_, Errno::FBIG) => "raise RLIMIT_FSIZE, or ask for less",
         (_, Errno::MFILE) => "close handles or raise RLIMIT_NOFILE",
         _ => "",

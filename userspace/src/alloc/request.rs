@@ -102,6 +102,9 @@ pub struct Request {
     pub executable: bool,
     /// The huge pages that it is to lie in.
     pub huge_pages: Option<HugePages>,
+    /// Whether POSIX shared memory gets its pages when they are first touched,
+    /// and not when it is made.
+    pub unreserved: bool,
 }
 
 impl Request {
@@ -121,6 +124,7 @@ impl Request {
             seals: Seals::empty(),
             executable: false,
             huge_pages: None,
+            unreserved: false,
         }
     }
 
@@ -257,6 +261,24 @@ impl Request {
     #[must_use]
     pub fn huge_pages(mut self, size: HugePages) -> Request {
         self.huge_pages = Some(size);
+        self
+    }
+
+    /// Lets POSIX shared memory take its pages when they are first touched. It
+    /// costs nothing until then, but where there is no room left in `/dev/shm`
+    /// the process that touches one is ended by SIGBUS, whichever it is.
+    ///
+    /// The other ways do as they always do: see each.
+    ///
+    /// ```
+    /// # use dmashare::alloc::{Allocate, Posix, Request};
+    /// let buffer = Posix::new().allocate(&Request::new(1 << 20).unreserved())?;
+    /// assert_eq!(rustix::fs::fstat(buffer.fd()?)?.st_blocks, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn unreserved(mut self) -> Request {
+        self.unreserved = true;
         self
     }
 
