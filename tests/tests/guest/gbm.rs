@@ -24,7 +24,7 @@ const VGEM: &[&str] = &["vgem"];
 const BOCHS: &[&str] = &["bochs-drm"];
 const CIRRUS: &[&str] = &["cirrus", "cirrus-qemu"];
 
-fn open(names: &[&str]) -> Result<Gbm, String> {
+pub(crate) fn open(names: &[&str]) -> Result<Gbm, String> {
     let cards = Card::nodes().map_err(text)?.into_iter();
     let mut cards = cards.filter_map(|node| Card::open(node).ok());
     let card = cards.find(|card| names.contains(&card.driver()));

@@ -4,6 +4,7 @@
 //! `cargo vm test` runs it there, on each kernel. Elsewhere its tests are
 //! skipped.
 
+mod borrow;
 mod crtc;
 mod demo;
 mod egl;
@@ -83,6 +84,7 @@ fn trials() -> Vec<Trial> {
     let mut trials = vec![test("every_way_is_there", ways_are_there)];
     trials.extend(ways::trials(with_devices));
     trials.extend(egl::trials());
+    trials.extend(borrow::trials());
     trials.extend(fence::trials());
     trials.extend(flip::trials());
     trials.extend(gem::trials());

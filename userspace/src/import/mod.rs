@@ -11,7 +11,9 @@
 //! An importer takes a [`Frame`] and the dma-bufs that it lies in, borrowed: it
 //! keeps its own reference in the kernel or the driver, so these can be dropped
 //! as soon as the import has returned. Nothing is copied
-//! by an import. What a driver does with the memory afterwards is its own
+//! by an import. The buffers of a call are resolved once, at its entry: what an
+//! `impl Borrow<Buffer>` returns later, or does, no longer matters to the call.
+//! What a driver does with the memory afterwards is its own
 //! matter; each module says where one is known to copy.
 //!
 //! Every frame is checked here before a driver sees it, because a frame can
@@ -71,22 +73,24 @@ pub enum HandleError {
     },
 }
 
+/// The buffers that the caller's `Borrow` impls return, called once each.
+///
+/// `Borrow` is safe to implement, so an impl can return another buffer each
+/// time, or make another GL context current. Every public function therefore
+/// resolves its buffers at its entry, and passes on plain references.
+fn resolve<B: Borrow<Buffer>>(buffers: &[B]) -> Vec<&Buffer> {
+    buffers.iter().map(Borrow::borrow).collect()
+}
+
 /// The handles of these buffers, if `frame` lies within them and they are
 /// dma-bufs.
-fn check<'b>(
-    frame: &Frame,
-    buffers: &'b [impl Borrow<Buffer>],
-) -> Result<Vec<BorrowedFd<'b>>, HandleError> {
-    let buffers = || {
-        buffers
-            .iter()
-            .map(|buffer| -> &'b Buffer { buffer.borrow() })
-    };
-    let handles = buffers()
+fn check<'b>(frame: &Frame, buffers: &[&'b Buffer]) -> Result<Vec<BorrowedFd<'b>>, HandleError> {
+    let handles = buffers
+        .iter()
         .enumerate()
         .map(|(index, buffer)| dma_buf(index, buffer));
     let handles = handles.collect::<Result<Vec<_>, _>>()?;
-    let sizes: Vec<u64> = buffers().map(Buffer::size).collect();
+    let sizes: Vec<u64> = buffers.iter().map(|buffer| buffer.size()).collect();
     frame.check(&sizes)?;
     Ok(handles)
 }
@@ -133,16 +137,40 @@ mod tests {
             index: 0,
             name: "/memfd:frame".into(),
         };
-        assert_eq!(check(&frame, &[memfd]).unwrap_err(), refused);
+        assert_eq!(check(&frame, &[&memfd]).unwrap_err(), refused);
     }
 
     #[test]
     fn a_frame_without_buffers_is_refused() {
         let frame = Frame::packed(8, 8, Fourcc::XRGB8888).unwrap();
-        let none: &[Buffer] = &[];
         assert!(matches!(
-            check(&frame, none),
+            check(&frame, &[]),
             Err(HandleError::Frame(FrameError::Buffer { count: 0, .. }))
         ));
+    }
+
+    /// Returns a small buffer and a large one by turns.
+    struct Alternating {
+        buffers: [Buffer; 2],
+        calls: std::cell::Cell<usize>,
+    }
+
+    impl Borrow<Buffer> for Alternating {
+        fn borrow(&self) -> &Buffer {
+            let call = self.calls.replace(self.calls.get() + 1);
+            &self.buffers[call % 2]
+        }
+    }
+
+    #[test]
+    fn borrow_is_called_once() {
+        let memfd = |size| Memfd::new().allocate(&Request::new(size)).unwrap();
+        let alternating = [Alternating {
+            buffers: [memfd(4096), memfd(1 << 20)],
+            calls: 0.into(),
+        }];
+        let resolved = resolve(&alternating);
+        assert_eq!(resolved[0].size(), 4096);
+        assert_eq!(alternating[0].calls.get(), 1);
     }
 }

@@ -60,7 +60,7 @@ impl Card {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Framebuffer, DrmError> {
-        let handles = import::check(frame, buffers)?;
+        let handles = import::check(frame, &import::resolve(buffers))?;
         let card = &self.0;
         card.has_kms()?;
         let inexpressible = |reason| DrmError::Inexpressible {

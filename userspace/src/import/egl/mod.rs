@@ -354,9 +354,7 @@ impl Gpu {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Texture, EglError> {
-        let handles = import::check(frame, buffers)?;
-        self.0.make_current()?;
-        Texture::plain(&self.0, frame, &handles)
+        self.texture_of(frame, &import::resolve(buffers))
     }
 
     /// The frame in these dma-bufs as a GL_TEXTURE_EXTERNAL_OES to sample from:
@@ -385,9 +383,7 @@ impl Gpu {
         buffers: &[impl Borrow<Buffer>],
         hints: &Hints,
     ) -> Result<Texture, EglError> {
-        let handles = import::check(frame, buffers)?;
-        self.0.make_current()?;
-        Texture::external(&self.0, frame, &handles, hints)
+        self.external_of(frame, &import::resolve(buffers), hints)
     }
 
     /// The planes of a linear YUV frame in these dma-bufs as a GL_TEXTURE_2D
@@ -420,9 +416,7 @@ impl Gpu {
         buffers: &[impl Borrow<Buffer>],
         hints: &Hints,
     ) -> Result<Texture, EglError> {
-        let handles = import::check(frame, buffers)?;
-        self.0.make_current()?;
-        Texture::planes_of(&self.0, frame, &handles, hints)
+        self.planes_of(frame, &import::resolve(buffers), hints)
     }
 
     /// A YUV frame in these dma-bufs by whatever way the driver takes it:
@@ -450,9 +444,10 @@ impl Gpu {
         buffers: &[impl Borrow<Buffer>],
         hints: &Hints,
     ) -> Result<Texture, EglError> {
-        match self.import_external(frame, buffers, hints) {
+        let buffers = import::resolve(buffers);
+        match self.external_of(frame, &buffers, hints) {
             Err(error @ (EglError::Import { .. } | EglError::Missing { .. })) => {
-                let by_planes = self.import_planes(frame, buffers, hints);
+                let by_planes = self.planes_of(frame, &buffers, hints);
                 by_planes.map_err(|_| error)
             }
             imported => imported,
@@ -491,7 +486,36 @@ impl Gpu {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Target, EglError> {
-        Target::imported(self.import_texture(frame, buffers)?, frame, buffers)
+        let buffers = import::resolve(buffers);
+        Target::imported(self.texture_of(frame, &buffers)?, frame, &buffers)
+    }
+
+    fn texture_of(&self, frame: &Frame, buffers: &[&Buffer]) -> Result<Texture, EglError> {
+        let handles = import::check(frame, buffers)?;
+        self.0.make_current()?;
+        Texture::plain(&self.0, frame, &handles)
+    }
+
+    fn external_of(
+        &self,
+        frame: &Frame,
+        buffers: &[&Buffer],
+        hints: &Hints,
+    ) -> Result<Texture, EglError> {
+        let handles = import::check(frame, buffers)?;
+        self.0.make_current()?;
+        Texture::external(&self.0, frame, &handles, hints)
+    }
+
+    fn planes_of(
+        &self,
+        frame: &Frame,
+        buffers: &[&Buffer],
+        hints: &Hints,
+    ) -> Result<Texture, EglError> {
+        let handles = import::check(frame, buffers)?;
+        self.0.make_current()?;
+        Texture::planes_of(&self.0, frame, &handles, hints)
     }
 
     /// Waits until all that was drawn is in memory (`glFinish`).

@@ -1,6 +1,5 @@
 //! A frame as a texture, and as something to draw into.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -326,7 +325,7 @@ impl Target {
     pub(super) fn imported(
         texture: Texture,
         frame: &Frame,
-        buffers: &[impl Borrow<Buffer>],
+        buffers: &[&Buffer],
     ) -> Result<Target, EglError> {
         let gpu = texture.gpu();
         let alignment = gpu.target_alignment();

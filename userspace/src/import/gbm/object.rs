@@ -123,7 +123,7 @@ impl Gbm {
         buffers: &[impl Borrow<Buffer>],
         usage: Usage,
     ) -> Result<BufferObject, GbmError> {
-        let handles = import::check(frame, buffers)?;
+        let handles = import::check(frame, &import::resolve(buffers))?;
         if frame.fourcc.planes().is_none() {
             return Err(GbmError::Unchecked {
                 frame: words(frame),

@@ -89,11 +89,12 @@ impl Queue {
     /// }
     /// ```
     pub fn stream<B: Borrow<Buffer>>(&self, slots: Vec<Vec<B>>) -> Result<Stream<B>, V4l2Error> {
+        let resolved: Vec<_> = slots.iter().map(|slot| import::resolve(slot)).collect();
         let mut claim = Claim::new(self)?;
         // From here on nobody changes the format.
         let count = claim.request(Memory::DmaBuf, slots.len())?;
         let format = self.format()?;
-        for (slot, buffers) in slots.iter().enumerate() {
+        for (slot, buffers) in resolved.iter().enumerate() {
             self.check(&format, slot, buffers)?;
         }
         // It can have more than that: those stay empty.
@@ -138,19 +139,14 @@ impl Queue {
                     .call(EXPBUF, |node| v4l2::export(node, self.kind, slot, plane))?;
                 buffers.push(Buffer::from_fd(fd)?);
             }
-            self.check(&format, slot as usize, &buffers)?;
+            self.check(&format, slot as usize, &import::resolve(&buffers))?;
             exported.push(buffers);
         }
         Ok(Stream::new(claim, Memory::Mmap, format, exported))
     }
 
     /// Whether a slot's buffers can have a frame of this format.
-    fn check<B: Borrow<Buffer>>(
-        &self,
-        format: &Format,
-        slot: usize,
-        buffers: &[B],
-    ) -> Result<(), V4l2Error> {
+    fn check(&self, format: &Format, slot: usize, buffers: &[&Buffer]) -> Result<(), V4l2Error> {
         let device = || self.device.to_string();
         if buffers.len() != format.sizes.len() {
             return Err(V4l2Error::Buffers {
@@ -161,7 +157,6 @@ impl Queue {
             });
         }
         for (buffer, &needed) in buffers.iter().zip(&format.sizes) {
-            let buffer: &Buffer = buffer.borrow();
             if buffer.size() < needed {
                 return Err(V4l2Error::Small {
                     device: device(),
@@ -325,7 +320,8 @@ impl<B: Borrow<Buffer>> Stream<B> {
         if self.memory == Memory::Mmap {
             return Err(self.bad_slot(slot, "is the driver's own memory; make a stream of others'"));
         }
-        self.claim.queue.check(&self.format, slot, &buffers)?;
+        let resolved = import::resolve(&buffers);
+        self.claim.queue.check(&self.format, slot, &resolved)?;
         Ok(std::mem::replace(&mut self.slots[slot].buffers, buffers))
     }
 
@@ -338,8 +334,9 @@ impl<B: Borrow<Buffer>> Stream<B> {
     /// as that takes.
     ///
     /// # Errors
-    /// [`V4l2Error::Slot`] where the driver has it already,
-    /// [`V4l2Error::Fence`], [`V4l2Error::Scattered`] for memory that the device
+    /// [`V4l2Error::Slot`] where the driver has it already, those of
+    /// [`Queue::stream`] where a `B` now returns buffers that cannot have such
+    /// frames, [`V4l2Error::Fence`], [`V4l2Error::Scattered`] for memory that the device
     /// cannot reach, and [`V4l2Error::Ioctl`]. The slot is then the caller's
     /// still.
     ///
@@ -384,10 +381,14 @@ impl<B: Borrow<Buffer>> Stream<B> {
             Direction::Capture => Access::Write,
             Direction::Output => Access::Read,
         };
+        let buffers = import::resolve(&self.slots[slot].buffers);
+        if self.memory == Memory::DmaBuf {
+            // A `B` can return other buffers than it did when the slot was made.
+            self.claim.queue.check(&self.format, slot, &buffers)?;
+        }
         let begun = Instant::now();
         let mut planes = Vec::with_capacity(MAX_PLANES);
-        for (index, buffer) in self.slots[slot].buffers.iter().enumerate() {
-            let buffer: &Buffer = buffer.borrow();
+        for (index, &buffer) in buffers.iter().enumerate() {
             let left = timeout.map(|limit| limit.saturating_sub(begun.elapsed()));
             fence::ready(buffer, access, left).map_err(|source| V4l2Error::Fence {
                 device: device.to_string(),
@@ -410,7 +411,7 @@ impl<B: Borrow<Buffer>> Stream<B> {
             };
         }
         retry_on_intr(|| v4l2::queue(device.node(), &mut buffer, &mut planes))
-            .map_err(|errno| self.not_queued(slot, errno))?;
+            .map_err(|errno| self.not_queued(&buffers, errno))?;
         self.slots[slot].queued = true;
         Ok(())
     }
@@ -565,13 +566,13 @@ impl<B: Borrow<Buffer>> Stream<B> {
         }
     }
 
-    fn not_queued(&self, slot: usize, errno: Errno) -> V4l2Error {
+    fn not_queued(&self, buffers: &[&Buffer], errno: Errno) -> V4l2Error {
         let device = &self.claim.queue.device;
         match errno {
             // Its size was checked, so it is how its memory lies.
             Errno::FAULT if self.memory == Memory::DmaBuf => V4l2Error::Scattered {
                 device: device.to_string(),
-                name: names(&self.slots[slot].buffers),
+                name: names(buffers),
                 source: io::Error::from(errno),
             },
             errno => device.failed("QBUF", errno),
@@ -602,8 +603,8 @@ impl<B: Borrow<Buffer>> Stream<B> {
 }
 
 /// Buffers, for messages.
-fn names<B: Borrow<Buffer>>(buffers: &[B]) -> String {
-    let names = buffers.iter().map(|buffer| buffer.borrow().name());
+fn names(buffers: &[&Buffer]) -> String {
+    let names = buffers.iter().map(|buffer| buffer.name());
     names.collect::<Vec<_>>().join(" and ")
 }
 

@@ -1,6 +1,5 @@
 //! Reading frames and drawing another.
 
-use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -427,7 +426,7 @@ impl Inner {
     pub(super) fn can_be_drawn_into(
         &self,
         frame: &Frame,
-        buffers: &[impl Borrow<Buffer>],
+        buffers: &[&Buffer],
     ) -> Result<(), VulkanError> {
         if !self.is_lavapipe {
             return Ok(());

@@ -307,7 +307,11 @@ impl Gpu {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Texture, VulkanError> {
-        Ok(Texture(self.import(frame, buffers, Use::Texture)?))
+        Ok(Texture(self.import(
+            frame,
+            &import::resolve(buffers),
+            Use::Texture,
+        )?))
     }
 
     /// The planes of a YUV frame as textures, in the order Y, U, V, whatever
@@ -339,7 +343,7 @@ impl Gpu {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Vec<Texture>, VulkanError> {
-        let handles = import::check(frame, buffers)?;
+        let handles = import::check(frame, &import::resolve(buffers))?;
         let planes = planes::planes(frame.fourcc)
             .ok_or_else(|| self.0.no_format(frame.fourcc, Use::Texture))?;
         let textures = planes.iter().map(|plane| {
@@ -385,17 +389,13 @@ impl Gpu {
         frame: &Frame,
         buffers: &[impl Borrow<Buffer>],
     ) -> Result<Target, VulkanError> {
-        import::check(frame, buffers)?;
-        self.0.can_be_drawn_into(frame, buffers)?;
-        Ok(Target(self.import(frame, buffers, Use::Target)?))
+        let buffers = import::resolve(buffers);
+        import::check(frame, &buffers)?;
+        self.0.can_be_drawn_into(frame, &buffers)?;
+        Ok(Target(self.import(frame, &buffers, Use::Target)?))
     }
 
-    fn import(
-        &self,
-        frame: &Frame,
-        buffers: &[impl Borrow<Buffer>],
-        usage: Use,
-    ) -> Result<Image, VulkanError> {
+    fn import(&self, frame: &Frame, buffers: &[&Buffer], usage: Use) -> Result<Image, VulkanError> {
         let handles = import::check(frame, buffers)?;
         let pixel = format::pixel(frame.fourcc);
         let pixel = pixel.ok_or_else(|| self.0.no_format(frame.fourcc, usage))?;
