@@ -5,10 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dmashare::Errno;
 use dmashare::alloc::{Allocate, Memfd, Request};
 use dmashare::buffer::{Access, Buffer, BufferError, Seals};
+use dmashare::share::{Draft, Socket};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, OFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
@@ -281,4 +283,43 @@ fn a_segment_can_only_be_mapped() {
         segment.set_name("x"),
         Err(BufferError::NotADmaBuf { .. })
     ));
+}
+
+/// A peer has the same open file description as the sender, and its flags.
+#[test]
+fn peer_append_flag_grows_nothing() {
+    let (here, there) = Socket::pair().unwrap();
+    let ours = unsealed();
+    here.send_message(&Draft::new().buffers([&ours])).unwrap();
+    let theirs = there.recv_message().unwrap().buffers.remove(0);
+    let flags = rustix::fs::fcntl_getfl(theirs.fd().unwrap()).unwrap();
+    let set = |flags| rustix::fs::fcntl_setfl(theirs.fd().unwrap(), flags).unwrap();
+
+    set(flags | OFlags::APPEND);
+    assert_eq!(ours.write_at(100, b"here").unwrap(), 4);
+    assert_eq!(size(&ours), SIZE);
+    let mut bytes = [0; 4];
+    assert_eq!(ours.read_at(100, &mut bytes).unwrap(), 4);
+    assert_eq!(&bytes, b"here");
+
+    // Between a look at the flags and the write, too.
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                set(flags | OFlags::APPEND);
+                set(flags);
+            }
+        });
+        for _ in 0..2000 {
+            assert_eq!(ours.write_at(0, &[1; 4096]).unwrap(), 4096);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(size(&ours), SIZE);
+}
+
+fn size(buffer: &Buffer) -> u64 {
+    let stat = rustix::fs::fstat(buffer.fd().unwrap()).unwrap();
+    stat.st_size.cast_unsigned()
 }

@@ -52,6 +52,18 @@ pub enum BufferError {
         /// The object, as the kernel names it.
         name: String,
     },
+    /// A kernel before 6.9 writes only through an open file of its own here:
+    /// those that share this one could have it append.
+    #[error(
+        "{name}: opening it anew to write failed: {source}; mount /proc and allow this user to \
+         write the file, seal it with F_SEAL_GROW, map it, or use Linux 6.9 or later"
+    )]
+    Reopen {
+        /// The object, as the kernel names it.
+        name: String,
+        /// What the kernel said.
+        source: Errno,
+    },
     /// Someone can still write to this memory, or make it smaller.
     #[error(
         "{name} is not sealed: it lacks {}; seal it (only a memfd can be), or read it through a guard",
