@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     v4l2::child();
     vulkan::child();
     egl::child();
+    sealed::child();
     if let Some(ended) = command::main() {
         return ended;
     }

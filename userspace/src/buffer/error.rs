@@ -194,6 +194,13 @@ fn advice(operation: &str, errno: Errno) -> &'static str {
         ("mmap", Errno::ACCESS) => "; the handle was not opened for this access: map it for less",
         ("mmap", Errno::PERM) => "; it is sealed against writing: map it for reading",
         ("mmap", Errno::NOMEM) => "; free memory or raise RLIMIT_AS or vm.max_map_count",
+        ("madvise", Errno::FAULT | Errno::NOMEM) => {
+            "; there is no huge page left for this process: raise vm.nr_hugepages, or \
+             hugetlb.*.max of its cgroup, or share ordinary pages"
+        }
+        ("madvise", Errno::INVAL) => {
+            "; huge pages are mapped as sealed from Linux 5.14 on: share ordinary pages"
+        }
         (_, Errno::MFILE) => "; close handles or raise RLIMIT_NOFILE",
         _ => "",
     }

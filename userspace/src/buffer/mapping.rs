@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use rustix::param::page_size;
 
 use super::handle::{Handle, clone_fd, os, seals};
@@ -181,6 +181,18 @@ impl Mapping {
     /// The size as pointers count it.
     pub(super) fn bytes(&self) -> usize {
         self.size
+    }
+
+    /// Faults every page in for reading (`MADV_POPULATE_READ` of madvise(2)).
+    ///
+    /// The kernel answers with an errno where an access would end in a signal.
+    pub(super) fn populate(&self) -> Result<(), Errno> {
+        let base = self.memory.base().as_ptr();
+        retry_on_intr(|| {
+            // SAFETY: the range is mapped, up to the end of its last page, and
+            // the advice changes no bytes.
+            unsafe { madvise(base, self.start + self.size, Advice::LinuxPopulateRead) }
+        })
     }
 
     pub(super) fn exporter(&self) -> Option<&OwnedFd> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::handle::{examine, seals};
-use super::{Access, Buffer, BufferError, Mapping, Seals};
+use super::handle::{examine, os, seals};
+use super::{Access, Buffer, BufferError, Kind, Mapping, Seals};
 
 /// The bytes of a memfd that is sealed against writing and shrinking, without a
 /// copy.
@@ -20,8 +20,10 @@ use super::{Access, Buffer, BufferError, Mapping, Seals};
 ///   (`EINVAL`). [`Seals::FUTURE_WRITE`] is not enough: a mapping that its owner
 ///   made earlier goes on writing.
 /// - [`Seals::SHRINK`], so that no access ends in SIGBUS. Growing does no harm.
-///   For huge pages [`Seals::WRITE`] also refuses to punch holes, and what was
-///   not yet written is reserved by the mapping.
+///   For huge pages [`Seals::WRITE`] also refuses to punch holes. All of them are
+///   faulted in when the memory is mapped (`MADV_POPULATE_READ`), so that a limit
+///   of the cgroup (`hugetlb.*.max`) or an empty pool is an error then, and no
+///   signal later: what is there once stays.
 ///
 /// All of it is the kernel's word. One whose udmabuf looks at the seals without
 /// a lock (before 6.13, or a stable release with "udmabuf: fix racy memfd
@@ -30,8 +32,11 @@ use super::{Access, Buffer, BufferError, Mapping, Seals};
 /// `/dev/udmabuf` to nobody you would not trust with your memory; by default
 /// it is root's.
 ///
-/// As for any memory a page may still be missing when it is first touched: see
-/// [`Kind::Memfd`](super::Kind::Memfd).
+/// Of ordinary pages one may still be missing when it is first touched: see
+/// [`Kind::Memfd`](super::Kind::Memfd). They are not faulted in, since a peer's
+/// file can have more bytes than this machine has memory, without a page behind
+/// any of them. A page that the hardware has lost (memory-failure in the kernel)
+/// ends in SIGBUS in every kind of memory.
 pub struct Sealed {
     mapping: Mapping,
 }
@@ -45,8 +50,10 @@ impl Buffer {
     /// [`seal`](Self::seal) itself.
     ///
     /// # Errors
-    /// [`BufferError::NotSealed`] with the seals that are missing, and those of
-    /// [`map_shrinkable`](Self::map_shrinkable).
+    /// [`BufferError::NotSealed`] with the seals that are missing, those of
+    /// [`map_shrinkable`](Self::map_shrinkable), and for huge pages
+    /// [`BufferError::Os`] of `madvise`: `EFAULT` or `ENOMEM` where the cgroup may
+    /// not have them or the pool has none left, `EINVAL` before Linux 5.14.
     ///
     /// ```
     /// use dmashare::alloc::{Allocate, Memfd, Request};
@@ -77,8 +84,11 @@ impl Buffer {
         }
         // Now that it cannot become smaller: the size that it had before may
         // never be true again.
-        let (_, size) = examine(self.fd()?)?;
+        let (kind, size) = examine(self.fd()?)?;
         let mapping = Mapping::new(self, size, 0..size, Access::Read)?;
+        if kind == Kind::HugeTlb {
+            mapping.populate().map_err(os("madvise", self.fd()?))?;
+        }
         Ok(Sealed { mapping })
     }
 }
