@@ -225,6 +225,15 @@ fn holds(takers: &[Taker], sources: &[Source], plan: &Plan) -> Result<(), TestCa
         let accepted = taker.accepts(&frame, &plan.backing(bytes));
         prop_assert_eq!(accepted, Ok(()), "{}", plan);
     }
+    let (width, height) = (u128::from(frame.width), u128::from(frame.height));
+    // Of no format here more than 4 bytes a pixel, in at most three planes.
+    let packed = 4 * width.next_multiple_of(2) * height.next_multiple_of(2);
+    let ordinary = (4 * width).next_multiple_of(4096) * height.next_multiple_of(64) + 65536;
+    prop_assert!(
+        u128::from(bytes) <= (4 * packed).max(3 * ordinary),
+        "{}",
+        plan
+    );
     let request = plan.request().unwrap();
     prop_assert_eq!((request.size, request.frame), (bytes, Some(frame)));
     prop_assert!(plan.dma_buf || !request.usage.needs_dma_buf());
@@ -375,6 +384,59 @@ fn alignments_are_those_of_all() {
         said.contains("strides are aligned by camera (48), GPU (64)"),
         "{said}"
     );
+}
+
+/// 640x480 became 503 MB by a stride, and 5 TB by a group of rows.
+#[test]
+fn peer_alignment_beyond_bound_conflicts() {
+    let picture = Picture::new(640, 480);
+    let with = |stride, offset, rows| {
+        let mut peer = linear("peer", &[b"XR24", b"NV12"]);
+        (peer.stride_align, peer.offset_align, peer.rows_align) = (stride, offset, rows);
+        let peer = Taker::from_bytes(&peer.to_bytes().unwrap()).unwrap();
+        negotiate(
+            &picture.clone().prefer(Fourcc::new(*b"NV12")),
+            &[peer],
+            &[heap()],
+        )
+    };
+    for (stride, offset, rows) in [
+        (1 << 20, 1, 1),
+        (1 << 16, 1, 1),
+        (1, 1, 1 << 31),
+        (1, 1, 1 << 14),
+        (1 << 31, 1 << 31, 1 << 31),
+        (u32::MAX, u32::MAX, u32::MAX),
+    ] {
+        let conflict = with(stride, offset, rows).unwrap_err();
+        assert_eq!(conflict.over, Over::Alignment, "{conflict}");
+        assert_eq!(conflict.takers[0].name, "peer");
+        assert!(conflict.why.contains("smaller alignments"), "{conflict}");
+    }
+    // An offset matters where there are several planes.
+    let plan = with(1, 1 << 30, 1).unwrap();
+    assert_eq!(plan.layout, Layout::linear(Fourcc::XRGB8888));
+    // What devices are known to ask for is planned still.
+    let plan = with(4096, 65536, 64).unwrap();
+    assert_eq!(plan.layout, Layout::linear(Fourcc::new(*b"NV12")));
+    assert_eq!(plan.bytes, Some(4096 * 512 + 4096 * 256));
+}
+
+/// Peers whose alignments are harmless alone, and not together.
+#[test]
+fn alignments_beyond_bound_together_conflict() {
+    let aligned = |name: &str, stride| {
+        let mut taker = linear(name, &[b"XR24"]);
+        taker.stride_align = stride;
+        taker
+    };
+    let (one, other) = (aligned("one", 4095), aligned("other", 4096));
+    let picture = Picture::new(640, 480);
+    for alone in [&one, &other] {
+        assert!(negotiate(&picture, std::slice::from_ref(alone), &[heap()]).is_ok());
+    }
+    let conflict = negotiate(&picture, &[one, other], &[heap()]).unwrap_err();
+    assert_eq!((conflict.over, conflict.takers.len()), (Over::Alignment, 2));
 }
 
 #[test]

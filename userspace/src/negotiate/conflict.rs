@@ -35,7 +35,8 @@ pub enum Over {
     /// None of these keeps to memory below 4 GiB.
     Reach,
     /// A stride, an offset or a number of rows that is a multiple of what each
-    /// wants does not fit 32 bits.
+    /// wants does not fit 32 bits, or takes more memory than
+    /// [`negotiate`](super::negotiate()) plans for such a picture.
     Alignment,
     /// The picture is larger than a buffer can be.
     Bytes,
@@ -256,7 +257,10 @@ fn why(picture: &Picture, takers: &[&Taker], sources: &[Source], over: Over) -> 
                     taker.stride_align, taker.offset_align, taker.rows_align
                 ))
             }),
-            &format!("a picture of {width}x{height} that suits it does not fit 32 bits"),
+            &format!(
+                "a picture of {width}x{height} so aligned does not fit 32 bits, or takes more \
+                 than 4 times the bytes of its pixels; ask for smaller alignments"
+            ),
         ),
         Over::Bytes => {
             let largest = sources.iter().map(|source| source.largest).max();

@@ -142,9 +142,44 @@ pub(super) fn fit(
     })
 }
 
+/// What every picture may be aligned to, however small it is: rows to pages,
+/// planes to the 64 KiB pages of some GPUs, and rows in the tallest groups that
+/// drivers are known to draw.
+const ORDINARY: Align = Align {
+    stride: 4096,
+    offset: 65536,
+    rows: 64,
+};
+
+/// How often the bytes of the packed picture may be taken for its alignments.
+const TIMES: u64 = 4;
+
+/// The most bytes that a picture may take, whatever is wanted of it: a taker can
+/// be a peer's, and its numbers anything that fits 32 bits.
+fn most(picture: &Picture, layout: Layout) -> u64 {
+    const PACKED: Align = Align {
+        stride: 1,
+        offset: 1,
+        rows: 1,
+    };
+    let bytes = |align| place(picture, layout, align).map_or(0, |(_, bytes)| bytes);
+    let times = bytes(PACKED).saturating_mul(TIMES);
+    times.max(bytes(ORDINARY))
+}
+
+/// A linear frame in one buffer, and its bytes, where these are not more than
+/// [`most`].
+fn lay_out(picture: &Picture, layout: Layout, align: Align) -> Result<(Frame, u64), Over> {
+    let (frame, bytes) = place(picture, layout, align)?;
+    match bytes <= most(picture, layout) {
+        true => Ok((frame, bytes)),
+        false => Err(Over::Alignment),
+    }
+}
+
 /// A linear frame in one buffer, and its bytes, each plane with room for whole
 /// groups of rows.
-fn lay_out(picture: &Picture, layout: Layout, align: Align) -> Result<(Frame, u64), Over> {
+fn place(picture: &Picture, layout: Layout, align: Align) -> Result<(Frame, u64), Over> {
     let packed = Frame::packed(picture.width, picture.height, layout.fourcc);
     let mut frame = packed.map_err(|_| Over::Bytes)?;
     let mut end = 0u64;

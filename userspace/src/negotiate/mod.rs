@@ -45,6 +45,17 @@
 //! one driver only: it is taken where every taker names it and takes only what
 //! that driver's device allocated.
 //!
+//! # Bounds on alignments
+//!
+//! A taker can come from a peer, with any alignments that fit 32 bits. A plan in
+//! plain memory therefore takes at most the larger of
+//! - 4 times the bytes of the packed picture, and
+//! - the bytes that the picture takes with strides of multiples of 4096 bytes,
+//!   planes at multiples of 65536 bytes, and room for groups of 64 rows.
+//!
+//! Alignments that need more are a conflict ([`Over::Alignment`]). Where a driver
+//! decides on strides, no taker's alignment reaches it.
+//!
 //! The order of the takers changes nothing of that. It is the way that the
 //! picture goes, and says who hands over to whom.
 //!
