@@ -1,11 +1,15 @@
 //! The screens scan out the dma-bufs of every way, where their drivers import.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
-use dmashare::alloc::{Allocate, Request, Way};
+use ::drm::Device as _;
+use dmashare::alloc::{Allocate, DmaHeap, Dumb, Request, Way};
 use dmashare::buffer::{Access, Buffer};
 use dmashare::import::drm::{Card, DrmError, Scanout};
+use dmashare::import::egl::{Device, Gpu};
 use dmashare::share::{Fourcc, Frame};
 use dmashare_tests::conformance::Verdict;
 use dmashare_tests::held;
@@ -89,6 +93,104 @@ fn trials_on(driver: Driver, way: &Arc<dyn Allocate>) -> Vec<Trial> {
         ],
         false => vec![trial("says_why_it_cannot_import", says_why_it_cannot)],
     }
+}
+
+/// A card that is open to import or to be queried keeps nobody from being DRM
+/// master; one that shows something does.
+pub(crate) fn trials() -> Vec<Trial> {
+    let drivers = [Driver::Bochs, Driver::Cirrus];
+    let of_cards = drivers.map(|driver| {
+        let name = format!("kms::idle_{}_leaves_master_free", driver.name());
+        test(&name, move || leaves_master_free(driver))
+    });
+    let mut trials = Vec::from(of_cards);
+    trials.push(test(
+        "kms::node_opened_by_egl_leaves_master_free",
+        egl_leaves_master_free,
+    ));
+    trials
+}
+
+/// Another program that opens the card, such as a compositor.
+struct Compositor(File);
+
+impl drm::Device for Compositor {}
+
+impl AsFd for Compositor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Compositor {
+    fn open(node: &Path) -> Result<Compositor, String> {
+        let file = File::options().read(true).write(true).open(node);
+        Ok(Compositor(file.map_err(text)?))
+    }
+
+    /// Becomes master, which it is to be able to or not, and stops being it.
+    fn can_be_master(&self, can: bool, when: &str) -> Verdict {
+        let set = self.acquire_master_lock();
+        if set.is_ok() {
+            self.release_master_lock().map_err(text)?;
+        }
+        ensure(set.is_ok() == can, || {
+            format!("SET_MASTER of another {when}: {set:?}")
+        })
+    }
+}
+
+fn leaves_master_free(driver: Driver) -> Verdict {
+    let (card, frame) = card(driver)?;
+    let compositor = Compositor::open(card.path())?;
+    compositor.can_be_master(true, "after open")?;
+    card.screens().map_err(text)?;
+    card.planes().map_err(text)?;
+    card.takers().map_err(text)?;
+    compositor.can_be_master(true, "after queries")?;
+    let size = frame.size_of_buffer(0).map_err(text)?;
+    let request = Request::new(size).named("kms test").for_device();
+    let own = Dumb::open(card.path()).and_then(|dumb| dumb.allocate(&request));
+    // Of its own memory, where it lends that; else of the heap's.
+    let heap = || DmaHeap::open("system").and_then(|heap| heap.allocate(&request));
+    let buffer = own.or_else(|_| heap()).map_err(text)?;
+    let framebuffer = match card.import(&frame, &[&buffer]) {
+        Ok(framebuffer) => framebuffer,
+        Err(_) if driver == Driver::Bochs && !driver.exports() => {
+            return compositor.can_be_master(true, "after a refused import");
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    compositor.can_be_master(true, "after an import")?;
+
+    // Nothing is shown in place of another master.
+    compositor.acquire_master_lock().map_err(text)?;
+    match card.show(&framebuffer) {
+        Err(
+            ref error @ DrmError::Ioctl {
+                operation: "SET_MASTER",
+                ..
+            },
+        ) if error.to_string().contains("stop the compositor") => {}
+        other => return Err(format!("beside a master: {other:?}")),
+    }
+    compositor.release_master_lock().map_err(text)?;
+
+    let scanout = card.show(&framebuffer).map_err(text)?;
+    compositor.can_be_master(false, "while a frame is shown")?;
+    let next = card.show(&framebuffer).map_err(text)?;
+    drop(scanout);
+    compositor.can_be_master(false, "while the next is shown")?;
+    drop(next);
+    compositor.can_be_master(true, "after the last")
+}
+
+/// Mesa opens the primary node of a card without a GPU, and keeps it.
+fn egl_leaves_master_free() -> Verdict {
+    let (card, _) = card(Driver::Cirrus)?;
+    let compositor = Compositor::open(card.path())?;
+    let refused = Gpu::open(&Device::Node(card.path().to_owned()));
+    compositor.can_be_master(true, &format!("after {refused:?}"))
 }
 
 /// The screen's card, and a frame of the size it likes.

@@ -90,6 +90,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(flip::trials());
     trials.extend(gem::trials());
     trials.extend(gbm::trials());
+    trials.extend(kms::trials());
     trials.extend(memory::trials());
     trials.extend(module::trials());
     trials.extend(negotiate::trials());

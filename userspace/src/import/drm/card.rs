@@ -14,6 +14,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::error::MODE_GETRESOURCES;
 use super::gem::Counts;
+use super::master::{Holders, Master, give_up};
 use super::scanout::Shown;
 use super::{DrmError, Mode};
 use crate::alloc::node;
@@ -22,8 +23,16 @@ const DIRECTORY: &str = "/dev/dri";
 
 /// An open primary node of a DRM device, such as /dev/dri/card0.
 ///
-/// The first to open a node becomes its DRM master, without which nothing can
-/// be shown; closing gives it up. What was imported keeps the card open.
+/// What was imported keeps the card open.
+///
+/// # DRM master
+/// One open file of a card at a time is its DRM master and can show something.
+/// The kernel makes that the first that opens the node, so [`open`](Card::open)
+/// gives it up again at once: a card that is open to import or to be queried
+/// keeps no compositor from it. A `Card` is master for as long as it has a
+/// [`Scanout`](super::Scanout), and [`screens`](Card::screens) is for a moment
+/// where no connector was probed yet. A card of [`from_fd`](Card::from_fd) is
+/// left as it came: who opened it decides who is master.
 ///
 /// ```no_run
 /// // Not run: needs a DRM device.
@@ -41,6 +50,9 @@ pub(super) struct Inner {
     path: PathBuf,
     driver: String,
     atomic: bool,
+    /// Whether this crate opened it, and so takes and gives up DRM master.
+    ours: bool,
+    pub(super) masters: Holders,
     /// Who holds which GEM handle: see `gem.rs`.
     pub(super) handles: Mutex<Counts>,
     /// What is shown, the latest last: see `scanout.rs`.
@@ -124,7 +136,10 @@ impl Card {
             path: path.to_owned(),
             source,
         })?;
-        Card::new(file.into(), path.to_owned())
+        let card = Card::new(file.into(), path.to_owned(), true)?;
+        // It fails where another is master, and on a render node.
+        let _ = give_up(&card.0);
+        Ok(card)
     }
 
     /// A card that someone else opened, as a session's daemon does for a
@@ -132,6 +147,7 @@ impl Card {
     ///
     /// Handles and events are those of the open file: another `Card`, or another
     /// library, on a duplicate of this fd would close and take those of this one.
+    /// To show something, the open file must be DRM master when it is shown.
     ///
     /// # Errors
     /// [`DrmError::Ioctl`] where it is no DRM device.
@@ -150,15 +166,17 @@ impl Card {
             path: path.clone(),
             source: source.into(),
         })?;
-        Card::new(fd, path)
+        Card::new(fd, path, false)
     }
 
-    fn new(file: OwnedFd, path: PathBuf) -> Result<Card, DrmError> {
+    fn new(file: OwnedFd, path: PathBuf, ours: bool) -> Result<Card, DrmError> {
         let mut inner = Inner {
             file,
             path,
             driver: String::new(),
             atomic: false,
+            ours,
+            masters: Holders::default(),
             handles: Mutex::default(),
             shown: Mutex::default(),
         };
@@ -224,8 +242,11 @@ impl Card {
         &self.0.path
     }
 
-    /// Its connectors. A master has them looked at anew, which on hardware can
-    /// take some milliseconds each.
+    /// Its connectors, as they were when they were last probed: by the kernel's
+    /// console, by a compositor, or for [`show`](Card::show). While this card
+    /// shows something, and where one was never probed and there is no other DRM
+    /// master, they are probed anew, which on hardware can take some milliseconds
+    /// each.
     ///
     /// # Errors
     /// [`DrmError::Ioctl`], as on a card without screens.
@@ -238,7 +259,15 @@ impl Card {
     /// # Ok::<(), dmashare::import::drm::DrmError>(())
     /// ```
     pub fn screens(&self) -> Result<Vec<Screen>, DrmError> {
-        let connectors = self.0.connectors()?;
+        let mut connectors = self.0.connectors()?;
+        let unknown = |connector: &connector::Info| {
+            connector.state() == connector::State::Unknown && connector.modes().is_empty()
+        };
+        if connectors.iter().any(unknown)
+            && let Ok(_master) = Master::take(&self.0)
+        {
+            connectors = self.0.connectors()?;
+        }
         Ok(connectors.iter().map(Screen::from).collect())
     }
 }
@@ -254,6 +283,11 @@ fn nodes(name: &str) -> Result<Vec<PathBuf>, DrmError> {
 impl Inner {
     pub(super) fn driver(&self) -> &str {
         &self.driver
+    }
+
+    /// Whether this crate opened it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// Whether the driver has atomic modesetting, and offers it.

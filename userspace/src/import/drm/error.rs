@@ -246,7 +246,7 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
         (MODE_SETCRTC | MODE_ATOMIC, Some(Errno::INVAL | Errno::NOSPC | Errno::RANGE)) => {
             "; it cannot show this size or format, or has no memory for it: try a smaller frame, or XR24"
         }
-        (_, Some(Errno::ACCESS | Errno::PERM)) => {
+        (SET_MASTER, Some(Errno::BUSY)) | (_, Some(Errno::ACCESS | Errno::PERM)) => {
             "; this needs DRM master, which one program has at a time: \
              stop the compositor, or run on a free virtual terminal"
         }
@@ -256,6 +256,7 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
 
 pub(super) const PRIME_FD_TO_HANDLE: &str = "PRIME_FD_TO_HANDLE";
 pub(super) const PRIME_HANDLE_TO_FD: &str = "PRIME_HANDLE_TO_FD";
+pub(super) const SET_MASTER: &str = "SET_MASTER";
 pub(super) const MODE_GETRESOURCES: &str = "MODE_GETRESOURCES";
 pub(super) const MODE_GETPLANERESOURCES: &str = "MODE_GETPLANERESOURCES";
 pub(super) const MODE_GETCRTC: &str = "MODE_GETCRTC";
@@ -283,5 +284,6 @@ mod tests {
             assert!(import.contains(part), "{import}");
         }
         assert!(ioctl(MODE_SETCRTC, Errno::ACCESS).contains("DRM master"));
+        assert!(ioctl(SET_MASTER, Errno::BUSY).contains("stop the compositor"));
     }
 }

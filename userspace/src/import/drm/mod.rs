@@ -53,6 +53,7 @@ mod flip;
 mod framebuffer;
 mod gem;
 mod in_formats;
+mod master;
 mod mode;
 mod plane;
 mod property;

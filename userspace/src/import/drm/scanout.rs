@@ -14,6 +14,7 @@ use super::atomic::Pipe;
 use super::card::{Inner, again};
 use super::error::{MODE_GETCRTC, MODE_GETRESOURCES, MODE_SETCRTC};
 use super::framebuffer::Object;
+use super::master::Master;
 use super::{Card, DrmError, Framebuffer, Mode, Screen, mode};
 use crate::fence::Fence;
 
@@ -102,6 +103,8 @@ pub struct Scanout {
     pub(super) room: u64,
     /// Of its [`Shown`].
     number: u64,
+    /// Given up after [`Drop`] has put back what was shown before.
+    _master: Master,
 }
 
 /// What a scan-out replaced.
@@ -123,7 +126,9 @@ impl Card {
     /// [`DrmError::NoScreen`], [`DrmError::NoMode`] with the modes that there
     /// are, [`DrmError::NoCrtc`], [`DrmError::OtherCard`],
     /// [`DrmError::Overrun`] where the kernel would write out of bounds, and
-    /// [`DrmError::Ioctl`] with `EACCES` where another program is DRM master.
+    /// [`DrmError::Ioctl`] where it is not DRM master: of SET_MASTER with `EBUSY`
+    /// where another program is, and with `EACCES` where another was when the
+    /// card was opened and this process is not root.
     ///
     /// ```no_run
     /// // Not run: needs a screen and an imported dma-buf.
@@ -170,6 +175,8 @@ impl Card {
             (None, true) => Method::Atomic,
             (None, false) => Method::Legacy,
         };
+        // Before the connectors, which are probed anew for a master.
+        let master = Master::take(card)?;
         let connectors = card.connectors()?;
         let (connector, timings) = card.screen_for(&connectors, framebuffer.size(), show)?;
         let room = room_of(connector, &timings);
@@ -210,6 +217,7 @@ impl Card {
             pending: None,
             room,
             number,
+            _master: master,
         })
     }
 }
