@@ -65,6 +65,10 @@ pub(super) fn trials() -> Vec<Trial> {
         }),
         test("egl::names_the_wrong_sampler", names_the_wrong_sampler),
         test("egl::names_what_is_of_another", names_what_is_of_another),
+        test(
+            "egl::size_of_external_is_refused",
+            size_of_external_is_refused,
+        ),
     ]
 }
 
@@ -168,4 +172,41 @@ fn names_what_is_of_another() -> Verdict {
         Err(EglError::OtherGpu { what: "texture" }) => Ok(()),
         other => Err(format!("{other:?}")),
     }
+}
+
+/// However it is written: llvmpipe's compiler ends the process at the draw.
+fn size_of_external_is_refused() -> Verdict {
+    if !is_llvmpipe() {
+        return Ok(());
+    }
+    let gpu = gpu()?;
+    let yuyv = Frame::packed(64, 48, Fourcc::new(*b"YUYV")).map_err(text)?;
+    let from = Shared::new(&*any_way()?, yuyv)?;
+    let to = Shared::new(&*any_way()?, frame()?)?;
+    let camera = gpu.import_external(&from.frame, &[&from.buffer], &Hints::default());
+    let camera = camera.map_err(text)?;
+    let target = gpu.import_target(&to.frame, &[&to.buffer]).map_err(text)?;
+    for (define, size) in [
+        ("", "textureSize"),
+        ("", "texture\\\nSize"),
+        ("", "texture\\\r\nSize"),
+        ("#define size texture\\\nSize", "size"),
+        ("#define paste(kind) texture##kind", "paste(Size)"),
+    ] {
+        let body = format!(
+            "{define}
+out vec4 color;
+void main() {{ color = vec4(vec2({size}(frame, 0)), 0.0, 1.0); }}"
+        );
+        match gpu.shader(&(camera.prelude() + &body)) {
+            Err(EglError::Shader { log, .. }) if log.contains("frame_size") => {}
+            Err(error) => return Err(format!("{size:?}: {error}")),
+            Ok(shader) => {
+                gpu.draw(&camera, &target, &shader).map_err(text)?;
+                gpu.finish().map_err(text)?;
+                return Err(format!("{size:?} was compiled, and drawn with"));
+            }
+        }
+    }
+    Ok(())
 }

@@ -44,9 +44,13 @@ impl Gpu {
     /// memory, plus one half.
     ///
     /// # Errors
-    /// [`EglError::Shader`] with the compiler's log, and with a word of warning
-    /// for `textureSize` beside a `samplerExternalOES`: Mesa's software device
-    /// ends the process there.
+    /// [`EglError::Shader`] with the compiler's log. On Mesa's software device
+    /// also, before its compiler sees it, for a source that could give
+    /// `textureSize` a `samplerExternalOES`: the process would end there. That is
+    /// decided by the names that the preprocessor can make of the source, and so
+    /// a source is refused that has both names anywhere (with continued lines
+    /// joined, comments and unused macros included), or that has `#extension`, as
+    /// a `samplerExternalOES` needs, and `##`, which pastes names.
     ///
     /// ```no_run
     /// // Not run: needs a driver that imports dma-bufs.
@@ -62,10 +66,7 @@ impl Gpu {
     /// ```
     pub fn shader(&self, fragment: &str) -> Result<Shader, EglError> {
         let inner = &self.0;
-        // Seen with Mesa 25.0 and YUYV: SIGSEGV in the compiler of llvmpipe, at
-        // the first draw.
-        let crashes = ["samplerExternalOES", "textureSize"];
-        if inner.is_llvmpipe() && crashes.iter().all(|word| fragment.contains(word)) {
+        if inner.is_llvmpipe() && asks_size_of_external(fragment) {
             return Err(EglError::Shader {
                 on: inner.renderer.clone(),
                 step: "survive textureSize of a samplerExternalOES",
@@ -233,6 +234,32 @@ impl Gpu {
     }
 }
 
+/// Whether the size of a `samplerExternalOES` could be asked for, which ends the
+/// process in llvmpipe's compiler: SIGSEGV at the first draw, seen with Mesa 25.0
+/// and YUYV.
+///
+/// A name is made of the source's own letters in a row, once continued lines are
+/// joined: GLSL has no escapes, and a macro puts names in place of names. Only
+/// `##` makes a new one of several, which GLSL ES 3.00 has not and a compiler may
+/// have. So a name that is not found here is not in what the preprocessor makes
+/// of it.
+fn asks_size_of_external(source: &str) -> bool {
+    let joined = without_continued_lines(source);
+    let has_all = |names: [&str; 2]| names.iter().all(|name| joined.contains(name));
+    has_all(["samplerExternalOES", "textureSize"]) || has_all(["##", "extension"])
+}
+
+/// The source with what follows a continued line right behind it, whichever ends
+/// of lines a compiler knows.
+fn without_continued_lines(source: &str) -> String {
+    let mut parts = source.split('\\');
+    let mut joined = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        joined += part.trim_start_matches(['\n', '\r']);
+    }
+    joined
+}
+
 impl Inner {
     fn compile(
         self: &Rc<Inner>,
@@ -304,5 +331,50 @@ fn sampler(kind: u32) -> &'static str {
 impl fmt::Debug for Shader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Shader(on {})", self.program.gpu.renderer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asks_size_of_external;
+
+    const EXTERNAL: &str = "#version 300 es
+#extension GL_OES_EGL_image_external_essl3 : require
+uniform samplerExternalOES frame;
+";
+
+    #[test]
+    fn size_of_external_is_found() {
+        for body in [
+            "textureSize(frame, 0)",
+            "texture\\\nSize(frame, 0)",
+            "texture\\\r\nSize(frame, 0)",
+            "tex\\\ntu\\\nreSize(frame, 0)",
+            "texture\\\n\\\nSize(frame, 0)",
+            "texture\\\rSize(frame, 0)",
+            "x\\\n;texture\\\nSize(frame, 0)",
+            "#define size textureSize\nsize(frame, 0)",
+            "#define size texture\\\nSize\nsize(frame, 0)",
+            "#define of(kind) texture##kind\nof(Size)(frame, 0)",
+            "#define of(kind) texture#\\\n#kind\nof(Size)(frame, 0)",
+        ] {
+            assert!(
+                asks_size_of_external(&format!("{EXTERNAL}{body}")),
+                "{body}"
+            );
+        }
+        let continued = EXTERNAL.replace("External", "Ex\\\nternal");
+        assert!(asks_size_of_external(
+            &(continued + "textureSize(frame, 0)")
+        ));
+    }
+
+    #[test]
+    fn other_shaders_are_let_through() {
+        assert!(!asks_size_of_external(EXTERNAL));
+        let plain = "#version 300 es\nuniform sampler2D frame;\ntextureSize(frame, 0)";
+        assert!(!asks_size_of_external(plain));
+        let split = format!("{EXTERNAL}texture\nSize texture/**/Size");
+        assert!(!asks_size_of_external(&split));
     }
 }

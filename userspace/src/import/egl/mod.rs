@@ -33,8 +33,9 @@
 //! - frames larger than its textures: they are refused;
 //! - a DRM node without a GPU, where it cannot map what it imports: BAD_ALLOC,
 //!   or SIGSEGV at the first access. Such a node is not opened;
-//! - `textureSize` of a `samplerExternalOES`: SIGSEGV in its compiler; such a
-//!   shader is refused;
+//! - `textureSize` of a `samplerExternalOES`: SIGSEGV in its compiler; a shader
+//!   is refused of whose source the preprocessor could make both names
+//!   ([`Gpu::shader`]);
 //! - YUV bound to GL_TEXTURE_2D, which samples one plane as a colour: it is
 //!   refused;
 //! - a texture exported after it was drawn with, which is copied while threads
