@@ -101,6 +101,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vulkan::says_what_opens_no_udmabuf",
             says_what_opens_no_udmabuf,
         ),
+        test(
+            "vulkan::missing_driver_says_remedy",
+            missing_driver_says_remedy,
+        ),
     ]
 }
 
@@ -810,6 +814,22 @@ fn says_what_opens_no_udmabuf() -> Verdict {
     let ended = other.env_remove(CHOICE).output().map_err(text)?;
     let said = String::from_utf8_lossy(&ended.stderr);
     let told = ["VK_EXT_image_drm_format_modifier", "/dev/udmabuf"];
+    let told = told.iter().all(|word| said.contains(word));
+    ensure(!ended.status.success() && told, || {
+        format!("it said {said:?}")
+    })
+}
+
+/// Without any driver, as where none is installed.
+fn missing_driver_says_remedy() -> Verdict {
+    let mut other = Command::new("/proc/self/exe");
+    other.args([CHILD, "opens"]).env_remove(CHOICE);
+    for names in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        other.env(names, "/no such driver.json");
+    }
+    let ended = other.output().map_err(text)?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let told = ["VK_ERROR_INCOMPATIBLE_DRIVER", "install", "VK_DRIVER_FILES"];
     let told = told.iter().all(|word| said.contains(word));
     ensure(!ended.status.success() && told, || {
         format!("it said {said:?}")

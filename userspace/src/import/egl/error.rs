@@ -56,7 +56,7 @@ pub enum EglError {
         source: std::io::Error,
     },
     /// An EGL function failed.
-    #[error("{operation} failed on {on}: {code}")]
+    #[error("{operation} failed on {on}: {code}{}", code.advice())]
     Egl {
         /// The function.
         operation: &'static str,
@@ -66,7 +66,7 @@ pub enum EglError {
         code: EglCode,
     },
     /// A GL function failed.
-    #[error("{operation} failed on {on}: {code}")]
+    #[error("{operation} failed on {on}: {code}{}", code.advice())]
     Gl {
         /// The function, or what was being done.
         operation: &'static str,
@@ -305,6 +305,21 @@ impl EglCode {
     pub(super) const BAD_ALLOC: EglCode = EglCode(0x3003);
     pub(super) const BAD_ATTRIBUTE: EglCode = EglCode(0x3004);
     pub(super) const BAD_MATCH: EglCode = EglCode(0x3009);
+
+    /// What to do, where the code does not say it.
+    fn advice(self) -> &'static str {
+        match self.0 {
+            0x3001 => {
+                "; the driver does not start: install it (Debian: libegl-mesa0, libgl1-mesa-dri), \
+                 allow this user to open the node under /dev/dri (group video or render), or take \
+                 the software device"
+            }
+            0x3002 => "; the context is current on another thread: use it there",
+            0x3003 => "; free memory of the device or of this process, or close other contexts",
+            0x300E => "; drop all that was made with this Gpu, and open it again",
+            _ => "",
+        }
+    }
 }
 
 impl From<khronos_egl::Error> for EglCode {
@@ -345,6 +360,17 @@ impl fmt::Display for EglCode {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlCode(pub u32);
+
+impl GlCode {
+    /// What to do, where the code does not say it.
+    fn advice(self) -> &'static str {
+        match self.0 {
+            0x0505 => "; free memory of the device, or take smaller frames",
+            0x0507 => "; drop all that was made with this Gpu, and open it again",
+            _ => "",
+        }
+    }
+}
 
 impl fmt::Display for GlCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -62,7 +62,7 @@ pub enum VulkanError {
         advice: &'static str,
     },
     /// A Vulkan function failed.
-    #[error("{operation} failed on {on}: {code}")]
+    #[error("{operation} failed on {on}: {code}{}", code.advice())]
     Vulkan {
         /// The function.
         operation: &'static str,
@@ -303,9 +303,63 @@ impl From<vk::Result> for VulkanCode {
     }
 }
 
+impl VulkanCode {
+    /// What to do, where the code does not say it.
+    fn advice(self) -> &'static str {
+        match vk::Result::from_raw(self.0) {
+            // The loader says so where it finds no driver at all.
+            vk::Result::ERROR_INCOMPATIBLE_DRIVER => {
+                "; no driver is installed, or none loads: install one (Debian: \
+                 mesa-vulkan-drivers), unset VK_DRIVER_FILES and VK_ICD_FILENAMES where they \
+                 name others, and see VK_LOADER_DEBUG=error for what the loader says"
+            }
+            vk::Result::ERROR_INITIALIZATION_FAILED => {
+                "; the driver does not start: allow this user to open the node under /dev/dri \
+                 (group video or render), or take the software device"
+            }
+            vk::Result::ERROR_LAYER_NOT_PRESENT => {
+                "; unset VK_INSTANCE_LAYERS where it names a layer that is not installed"
+            }
+            vk::Result::ERROR_EXTENSION_NOT_PRESENT => {
+                "; update the Vulkan loader and the driver (Debian: libvulkan1, \
+                 mesa-vulkan-drivers)"
+            }
+            vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
+                "; drop images of this device, or take smaller ones"
+            }
+            vk::Result::ERROR_OUT_OF_HOST_MEMORY => "; free memory of this process",
+            vk::Result::ERROR_TOO_MANY_OBJECTS => "; drop what was made on this device",
+            vk::Result::ERROR_DEVICE_LOST => {
+                "; nothing more comes of this device: drop all that was made with it, and open it \
+                 again"
+            }
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for VulkanCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // ash knows the names, without the prefix.
         write!(f, "VK_{:?}", vk::Result::from_raw(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incompatible_driver_says_what_to_do() {
+        let failed = VulkanError::failed("vkCreateInstance", "the loader");
+        let error = failed(vk::Result::ERROR_INCOMPATIBLE_DRIVER).to_string();
+        for part in [
+            "vkCreateInstance",
+            "VK_ERROR_INCOMPATIBLE_DRIVER",
+            "mesa-vulkan-drivers",
+            "VK_DRIVER_FILES",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }
