@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::handles;
+use common::{handles, settled};
 use dmashare::alloc::{Allocate, Memfd, Request};
 use dmashare::buffer::{Access, Buffer, BufferError, Kind};
 use dmashare::share::gstreamer::{
@@ -56,13 +56,13 @@ fn main() {
         a_client_that_releases_what_it_has_not, a_client_that_releases_twice,
         a_client_that_speaks_as_a_sink, a_client_that_leaves, a_client_that_does_not_read,
         a_client_that_only_makes_noise, strangers, a_crowd, visitors_without_end, a_frame_that_is_none,
-        a_buffer_that_is_lent,
+        a_buffer_that_is_lent, half_commands_hold_few_handles, half_command_ends_connection,
     };
     let trials = tests.iter().map(|&(name, test)| {
         Trial::test(name, move || {
             let before = handles();
             test();
-            assert_eq!(handles(), before, "handles left open");
+            assert_eq!(settled(&before), before, "handles left open");
             Ok(())
         })
     });
@@ -853,4 +853,48 @@ fn a_buffer_that_is_lent() {
     // It has come back, though nobody has asked.
     assert_eq!(again(&mut victim), Ok(1));
     assert!(matches!(victim.event(), SinkEvent::Free(3)));
+}
+
+/// One byte with as many handles as one call can: to the source, and to the sink.
+fn half_commands_hold_few_handles() {
+    let memfd = memfd();
+    let many = [memfd.fd().unwrap(); 253];
+    let mut hostile = Hostile::with_caps();
+    hostile.source.set_timeout(Some(SHORT));
+    let mut victim = Victim::new();
+    victim.sink.set_timeout(Some(SHORT));
+    let client = victim.client();
+    let before = handles().len();
+    send(&hostile.sink, &[0], &many);
+    assert!(is_timeout(&hostile.refused()));
+    send(&client, &[0], &many);
+    assert!(is_timeout(&victim.sink.event().unwrap_err()));
+    let held = handles().len() - before;
+    assert!(held <= 2 * 16, "{held} handles are held");
+    // Its own end of the connection is not held, either.
+    let mut hostile = Hostile::with_caps();
+    send(&hostile.sink, &[0], &[hostile.sink.as_fd()]);
+    hostile.sink = UnixStream::pair().unwrap().0;
+    let truncated = GstreamerError::Socket(SocketError::Truncated(1));
+    assert_eq!(hostile.refused(), truncated);
+}
+
+/// A command that is never whole ends the connection, at both ends.
+fn half_command_ends_connection() {
+    let mut hostile = Hostile::with_caps();
+    hostile.source.set_message_time(Some(SHORT));
+    send(&hostile.sink, &[0], &[]);
+    let error = hostile.refused();
+    let unfinished = matches!(error, GstreamerError::Socket(SocketError::Broken(_)));
+    assert!(unfinished, "{error}");
+    hostile.has_ended(&error);
+    // Without any setting, and while nothing else happens.
+    let mut victim = Victim::new();
+    victim.sink.set_timeout(Some(2 * LONG));
+    let client = victim.client();
+    victim.lend(3);
+    send(&client, &[1], &[]);
+    let reason = victim.lets_go(3);
+    let unfinished = matches!(reason, GstreamerError::Socket(SocketError::Broken(_)));
+    assert!(unfinished, "{reason}");
 }

@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use common::handles;
+use common::{handles, settled};
 use dmashare::Errno;
 use dmashare::alloc::{Allocate, Memfd, Request};
 use dmashare::buffer::{Access, Buffer, BufferError, Kind, Seals};
@@ -59,7 +59,9 @@ fn main() {
         PACKET: short_and_long_messages, an_empty_message;
         STREAM: a_header_that_cannot_be_trusted, one_byte_at_a_time, messages_in_one_piece,
             handles_in_the_middle, a_full_table_in_the_middle, a_timeout_in_the_middle,
-            a_peer_that_left_at_every_byte, a_sender_that_gave_up;
+            a_peer_that_left_at_every_byte, a_sender_that_gave_up,
+            half_messages_hold_few_handles, half_message_with_own_socket_ends,
+            half_message_breaks_connection_in_time;
     };
     let trials = tests.iter().flat_map(|&(name, transports, test)| {
         transports.iter().map(move |&transport| {
@@ -80,7 +82,7 @@ fn main() {
 fn nothing_left_open<T>(test: impl FnOnce() -> T) -> T {
     let before = handles();
     let ended = test();
-    assert_eq!(handles(), before, "handles left open");
+    assert_eq!(settled(&before), before, "handles left open");
     ended
 }
 
@@ -653,7 +655,7 @@ fn a_full_table(peer: &Peer) {
         drop(full);
         let error = received.unwrap_err();
         assert_eq!(error, SocketError::Control, "room for {room}");
-        assert_eq!(handles(), before, "room for {room}");
+        assert_eq!(settled(&before), before, "room for {room}");
     }
     peer.still_works();
 }
@@ -980,6 +982,84 @@ fn a_sender_that_gave_up(peer: &Peer) {
     let error = there.recv_message().unwrap_err();
     assert!(matches!(error, SocketError::Truncated(_)), "{error}");
     assert!(sending(here.send_message(&draft).unwrap_err()));
+}
+
+/// Four peers that send one byte each, with as many handles as one call can.
+fn half_messages_hold_few_handles(peer: &Peer) {
+    let (_, buffer) = good();
+    let before = handles().len();
+    let mut peers: Vec<Peer> = (0..4).map(|_| Peer::new(peer.transport)).collect();
+    let ends = handles().len() - before;
+    for peer in &mut peers {
+        peer.victim.set_timeout(Some(Duration::from_millis(10)));
+        let message = peer.message_of(&[4096; 253], &[], &[]);
+        peer.send(&message[..1], &[buffer.fd().unwrap(); 253]);
+        assert!(timed_out(&peer.received()));
+    }
+    let held = handles().len() - before - ends;
+    assert!(
+        held <= 4 * 64,
+        "{held} handles are held for four half messages"
+    );
+    // Also where the header is there.
+    let other = Peer::new(peer.transport);
+    let message = other.message_of(&[4096; 253], &[], b"payload");
+    other.send(&message[..40], &[buffer.fd().unwrap(); 253]);
+    let victim = &other.victim;
+    std::thread::scope(|scope| {
+        let received = scope.spawn(|| victim.recv_message());
+        std::thread::sleep(Duration::from_millis(50));
+        let held = handles().len() - before - ends;
+        assert!(
+            held <= 5 * 64 + 4,
+            "{held} handles are held for five half messages"
+        );
+        // The whole message passes once it is there.
+        other.send(&message[40..], &[]);
+        assert_eq!(received.join().unwrap().unwrap().buffers.len(), 253);
+    });
+}
+
+/// The peer's end of the connection travels in the message: while it is held
+/// here, the peer's end stays open, and the connection never ends.
+fn half_message_with_own_socket_ends(peer: &Peer) {
+    let Peer {
+        victim, hostile, ..
+    } = {
+        let peer = Peer::new(peer.transport);
+        let message = peer.message_of(&[4096], &[], &[]);
+        peer.send(&message[..1], &[peer.hostile.as_fd()]);
+        peer
+    };
+    drop(hostile);
+    let begun = Instant::now();
+    let error = victim.recv_message().unwrap_err();
+    assert_eq!(error, SocketError::Truncated(1));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+/// Without any setting.
+fn half_message_breaks_connection_in_time(peer: &Peer) {
+    let (_, buffer) = good();
+    let (mut victim, hostile) = Socket::pair_with(peer.transport).unwrap();
+    // Beyond the default, so that a test that fails ends.
+    victim.set_timeout(Some(Duration::from_secs(12)));
+    let peer = Peer {
+        victim,
+        hostile: hostile.into_fd(),
+        transport: peer.transport,
+        due: Cell::new(0),
+    };
+    let message = peer.message_of(&[4096], &[], &[]);
+    peer.send(&message[..33], &[buffer.fd().unwrap()]);
+    let begun = Instant::now();
+    let error = peer.received().unwrap_err();
+    assert!(matches!(error, SocketError::Broken(_)), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(11));
+    assert_eq!(peer.received().unwrap_err(), error);
+    // The peer is told.
+    let other = Socket::from_fd(peer.hostile).unwrap();
+    assert_eq!(other.recv_message().unwrap_err(), SocketError::Closed);
 }
 
 /// poll(2) would find such a byte for ever, and recvmsg(2) never.

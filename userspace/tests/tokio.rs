@@ -147,6 +147,75 @@ fn a_receiver_dropped_in_the_middle_loses_nothing() {
     });
 }
 
+/// One byte, and the peer's own end of the connection or the memory of 253
+/// handles: neither keeps a task waiting.
+#[test]
+fn half_messages_break_connection() {
+    for (own_end, bytes) in [(true, 1), (false, 1), (false, 2500)] {
+        let (mut here, there) = Socket::pair_with(Transport::Stream).unwrap();
+        here.set_message_time(Some(SHORT));
+        run(async {
+            let here = AsyncSocket::new(here).unwrap();
+            let there = there.into_fd();
+            let buffer = buffer();
+            let message = codec::encode(&Contents {
+                sizes: vec![4096; 253].into(),
+                payload: &[0; 1000],
+                ..Contents::default()
+            });
+            let message = message.unwrap();
+            let handles = match own_end {
+                true => vec![there.as_fd()],
+                false => vec![buffer.fd().unwrap(); 253],
+            };
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(253))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&handles)));
+            let first = [IoSlice::new(&message[..bytes])];
+            sendmsg(&there, &first, &mut control, SendFlags::empty()).unwrap();
+            if own_end {
+                drop(there);
+                let error = here.recv_message().await.unwrap_err();
+                assert_eq!(error, SocketError::Truncated(1));
+                return;
+            }
+            // What no task waits for keeps its time.
+            assert!(timeout(SHORT / 4, here.recv_message()).await.is_err());
+            let error = here.recv_message().await.unwrap_err();
+            let late = matches!(
+                error,
+                SocketError::Broken(Breakage::Unfinished { after: SHORT, .. })
+            );
+            assert!(late, "{error}");
+        });
+    }
+}
+
+/// More handles than are held for half a message wait in the socket for the rest.
+#[test]
+fn many_handles_pass_in_two_pieces() {
+    run(async {
+        let (here, there) = Socket::pair_with(Transport::Stream).unwrap();
+        let here = AsyncSocket::new(here).unwrap();
+        let there = UnixStream::from(there.into_fd());
+        let buffer = buffer();
+        let message = codec::encode(&Contents {
+            sizes: vec![4096; 253].into(),
+            ..Contents::default()
+        });
+        let message = message.unwrap();
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let handles = [buffer.fd().unwrap(); 253];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&handles)));
+        let first = [IoSlice::new(&message[..100])];
+        sendmsg(&there, &first, &mut control, SendFlags::empty()).unwrap();
+        assert!(timeout(SHORT, here.recv_message()).await.is_err());
+        (&there).write_all(&message[100..]).unwrap();
+        assert_eq!(here.recv_message().await.unwrap().buffers.len(), 253);
+    });
+}
+
 #[test]
 fn a_sender_dropped_in_the_middle_says_so() {
     run(async {

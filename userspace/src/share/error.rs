@@ -13,7 +13,8 @@ use crate::buffer::BufferError;
 ///
 /// Handles that came with a refused message are closed. After
 /// [`Codec`](Self::Codec), [`Sequence`](Self::Sequence),
-/// [`Control`](Self::Control), [`Misplaced`](Self::Misplaced),
+/// [`Control`](Self::Control), [`Held`](Self::Held),
+/// [`Misplaced`](Self::Misplaced),
 /// [`Handles`](Self::Handles), [`Buffer`](Self::Buffer), [`Size`](Self::Size),
 /// [`Frame`](Self::Frame), [`Shape`](Self::Shape) and
 /// [`Timeout`](Self::Timeout) of a receiver the connection can be used on:
@@ -97,6 +98,18 @@ pub enum SocketError {
          raise RLIMIT_NOFILE"
     )]
     Control,
+    /// A message came in pieces, with more handles than are held for one that is
+    /// not whole; they are closed.
+    #[error(
+        "a message came in pieces with {held} handles, and at most {most} are held until it is \
+         whole: send less at once, or use Transport::Packet"
+    )]
+    Held {
+        /// How many handles came.
+        held: usize,
+        /// How many are held.
+        most: usize,
+    },
     /// Handles came in the middle of a message.
     #[error("handles came in the middle of a message, not with its first byte")]
     Misplaced,
@@ -160,6 +173,16 @@ pub enum Breakage {
     /// or sent any more, and the peer is told that the connection is closed.
     #[error("the peer sent something else than a message: {0}")]
     Header(CodecError),
+    /// The peer began a message, and did not finish it in time. Nothing can be
+    /// received or sent any more, and the peer is told that the connection is
+    /// closed.
+    #[error("{came} bytes of a message were read, and the rest did not come within {after:?}")]
+    Unfinished {
+        /// How much of it was read.
+        came: usize,
+        /// How long it may take, as set by `set_message_time`.
+        after: Duration,
+    },
     /// We gave up sending in the middle of a message. Nothing can be sent any
     /// more, and the peer is told so; what it sends can still be received.
     #[error("{sent} bytes of a message of {length} were sent")]

@@ -48,6 +48,23 @@ pub(super) fn send(
     retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags))
 }
 
+/// Reads without waiting, and leaves all that is read: how many bytes are there
+/// up to the first that has handles, it included, and whether it has some.
+pub(super) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(&mut *bytes)];
+        // No room for handles: none is made.
+        recvmsg(
+            socket,
+            &mut parts,
+            &mut RecvAncillaryBuffer::default(),
+            flags,
+        )
+    })?;
+    Ok((peeked.bytes, peeked.flags.contains(ReturnFlags::CTRUNC)))
+}
+
 /// Receives without waiting.
 pub(super) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Received, Errno> {
     let mut space = [MaybeUninit::uninit(); SPACE + MORE_SPACE];

@@ -1,23 +1,34 @@
-//! The receiving half of a connection: what came of the message that is on its
-//! way, and what is made of it.
+//! The receiving half of a connection: reassembles and validates messages.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 
 use super::arrival::{Arrival, Parcel, Stop};
 use super::codec::{self, CodecError, HEADER, MAX_LENGTH};
-use super::handles::{Received, receive};
-use super::{Message, SocketError};
+use super::handles::{Received, peek, receive};
+use super::wait::Again;
+use super::{Breakage, Message, SocketError};
 use crate::buffer::Buffer;
 
+/// The most handles that are held for a message that is not whole: other
+/// handles of a message stay in the socket until the whole message is there.
+pub(super) const MOST_HELD: usize = 64;
+
+/// How long to wait before looking again whether the rest of a message has come
+/// that is left in the socket: poll(2) finds what is there.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
 /// What is remembered from one receiving call to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Incoming {
     /// The number of the message that is due.
     due: u64,
     arrival: Arrival,
+    /// Whether the beginning of a message is left in the socket.
+    left_there: bool,
 }
 
 /// Why no message came.
@@ -25,7 +36,7 @@ pub(super) enum Fault {
     /// There is nothing to read, or the system call failed.
     Os(Errno),
     /// The stream has no next message.
-    Broken(CodecError),
+    Broken(Breakage),
     /// Only this message is refused, or the peer is gone.
     Refused(SocketError),
 }
@@ -41,6 +52,17 @@ impl From<Stop> for Fault {
         match stop {
             Stop::Os(errno) => Fault::Os(errno),
             Stop::Gone(error) => Fault::Refused(error),
+            Stop::Late(breakage) => Fault::Broken(breakage),
+        }
+    }
+}
+
+impl Default for Incoming {
+    fn default() -> Incoming {
+        Incoming {
+            due: 0,
+            arrival: Arrival::holding(MOST_HELD),
+            left_there: false,
         }
     }
 }
@@ -55,11 +77,7 @@ impl Incoming {
         if len == 0 && handles.is_empty() && hung_up(socket).map_err(Fault::Os)? {
             return Err(SocketError::Closed.into());
         }
-        let parcel = Parcel {
-            handles,
-            lost,
-            misplaced: false,
-        };
+        let parcel = Parcel::new(handles, lost);
         let bytes = bytes.get(..len);
         let bytes = bytes.ok_or(SocketError::Codec(CodecError::Long(len)))?;
         Ok(judge(bytes, parcel, &mut self.due)?)
@@ -68,13 +86,58 @@ impl Incoming {
     /// Reads on in a `SOCK_STREAM` socket, up to the end of a message or of
     /// what is there.
     pub(super) fn stream(&mut self, socket: BorrowedFd<'_>) -> Result<Message, Fault> {
+        let mut announced = None;
+        if self.arrival.is_empty() {
+            announced = self.look(socket)?;
+        }
         loop {
-            let end = self.wanted().map_err(Fault::Broken)?;
+            let header = |fault| Fault::Broken(Breakage::Header(fault));
+            let end = self.wanted().map_err(header)?;
             if let Some(parcel) = self.arrival.whole(end) {
                 return Ok(judge(&self.arrival.bytes[..end], parcel, &mut self.due)?);
             }
             self.arrival.read(socket, end)?;
+            if let Some(announced) = announced.take() {
+                self.arrival.expect(announced);
+            }
         }
+    }
+
+    /// Looks at the header of the next message without taking its handles: how
+    /// many it announces, where it brings some. Where these are too many to be
+    /// held, the message is left there until it is whole.
+    fn look(&mut self, socket: BorrowedFd<'_>) -> Result<Option<usize>, Fault> {
+        let mut header = [0; HEADER];
+        self.left_there = false;
+        let (there, with_handles) = peek(socket, &mut header).map_err(Fault::Os)?;
+        if there < HEADER || !with_handles {
+            return Ok(None);
+        }
+        let Ok(length) = codec::message_length(&header) else {
+            return Ok(None);
+        };
+        let announced = usize::from(u16::from_le_bytes([header[6], header[7]]));
+        if announced > MOST_HELD
+            && ioctl_fionread(socket).map_err(Fault::Os)? < length as u64
+            && !hung_up(socket).map_err(Fault::Os)?
+        {
+            self.left_there = true;
+            return Err(self.arrival.wait().into());
+        }
+        Ok(Some(announced))
+    }
+
+    /// When to look again for a message that has begun.
+    pub(super) fn again(&self) -> Again {
+        Again {
+            within: self.arrival.look_again(),
+            sleep: self.left_there.then_some(LOOK_AGAIN),
+        }
+    }
+
+    /// How long a message may take.
+    pub(super) fn set_limit(&mut self, limit: Option<Duration>) {
+        self.arrival.limit = limit;
     }
 
     /// Up to which byte of the message to read next.
@@ -106,9 +169,8 @@ fn judge(bytes: &[u8], parcel: Parcel, due: &mut u64) -> Result<Message, SocketE
     if found != expected {
         return Err(SocketError::Sequence { expected, found });
     }
-    let mut buffers = Vec::with_capacity(contents.sizes.len());
-    for (handle, buffer) in parcel.buffers(contents.sizes.len())?.enumerate() {
-        let buffer = buffer?;
+    let buffers = parcel.buffers(contents.sizes.len())?;
+    for (handle, buffer) in buffers.iter().enumerate() {
         let (claimed, size) = (contents.sizes[handle], buffer.size());
         if size < claimed {
             return Err(SocketError::Size {
@@ -117,7 +179,6 @@ fn judge(bytes: &[u8], parcel: Parcel, due: &mut u64) -> Result<Message, SocketE
                 size,
             });
         }
-        buffers.push(buffer);
     }
     let sizes: Vec<u64> = buffers.iter().map(Buffer::size).collect();
     for (frame, described) in contents.frames.iter().enumerate() {

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, connect, shutdown, socke
 
 use super::incoming::{Fault, Incoming};
 use super::outgoing::{Outgoing, Sending};
-use super::wait::{os, until_ready};
+use super::wait::{Again, os, until_ready, until_ready_or_again};
 use super::{
     Address, Breakage, Draft, Frame, Message, Peer, Policy, Process, ProcessError, SocketError,
     Transport,
@@ -53,7 +53,7 @@ pub struct Socket {
     fd: OwnedFd,
     transport: Transport,
     timeout: Option<Duration>,
-    incoming: Mutex<Incoming>,
+    incoming: Box<Mutex<Incoming>>,
     outgoing: Mutex<Outgoing>,
     /// Whose turn it is to send: a message that waits in its middle keeps it.
     turn: Mutex<()>,
@@ -222,7 +222,7 @@ impl Socket {
             fd,
             transport,
             timeout: None,
-            incoming: Mutex::default(),
+            incoming: Box::default(),
             outgoing: Mutex::default(),
             turn: Mutex::default(),
         })
@@ -259,6 +259,32 @@ impl Socket {
     /// ```
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
+    }
+
+    /// How long a message may take from its first byte to its last, at first 5
+    /// seconds; `None` is for ever. Then the connection is broken, and the peer
+    /// is told that it is closed ([`Breakage::Unfinished`]).
+    ///
+    /// Only in a stream can a message come in pieces. The time begins when a
+    /// receiving call has found a piece and nothing more; it is looked at by
+    /// receiving calls, also by one that waits, and says nothing of the time
+    /// before a message ([`set_timeout`](Self::set_timeout)).
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::os::unix::net::UnixStream;
+    /// use std::time::Duration;
+    /// use dmashare::share::{Breakage, Socket, SocketError};
+    /// let (here, mut there) = UnixStream::pair()?;
+    /// let mut here = Socket::from_fd(here.into())?;
+    /// here.set_message_time(Some(Duration::from_millis(10)));
+    /// there.write_all(b"D")?;
+    /// let broken = here.recv().unwrap_err();
+    /// assert!(matches!(broken, SocketError::Broken(Breakage::Unfinished { came: 1, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_message_time(&mut self, limit: Option<Duration>) {
+        lock(&self.incoming).set_limit(limit);
     }
 
     /// Who is at the other end.
@@ -426,8 +452,10 @@ impl Socket {
     /// ```
     pub fn recv_message(&self) -> Result<Message, SocketError> {
         let (socket, timeout) = (self.as_fd(), self.timeout);
-        let received = until_ready("recvmsg", socket, PollFlags::IN, timeout, || {
-            self.step_recv()
+        let received = until_ready_or_again("recvmsg", socket, PollFlags::IN, timeout, |again| {
+            let received = self.step_recv();
+            *again = self.again();
+            received
         });
         received.map_err(peer_gone)?
     }
@@ -437,7 +465,9 @@ impl Socket {
     pub(super) fn step_recv(&self) -> Result<Result<Message, SocketError>, Errno> {
         // Not held while waiting, so that each thread's timeout is its own.
         let mut incoming = lock(&self.incoming);
-        if let Some(broken @ Breakage::Header(_)) = &self.outgoing().broken {
+        if let Some(broken @ (Breakage::Header(_) | Breakage::Unfinished { .. })) =
+            &self.outgoing().broken
+        {
             return Ok(Err(SocketError::Broken(broken.clone())));
         }
         let received = match self.transport {
@@ -448,15 +478,19 @@ impl Socket {
             Ok(message) => Ok(Ok(message)),
             Err(Fault::Refused(error)) => Ok(Err(error)),
             Err(Fault::Os(errno)) => Err(errno),
-            Err(Fault::Broken(fault)) => {
+            Err(Fault::Broken(broken)) => {
                 incoming.give_up();
-                let broken = Breakage::Header(fault);
                 self.outgoing().broken = Some(broken.clone());
                 // So that the peer finds out. Where this fails it is gone.
                 let _ = shutdown(&self.fd, Shutdown::Both);
                 Ok(Err(SocketError::Broken(broken)))
             }
         }
+    }
+
+    /// When to receive again what is not there yet.
+    pub(super) fn again(&self) -> Again {
+        lock(&self.incoming).again()
     }
 
     pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {

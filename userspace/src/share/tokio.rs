@@ -26,11 +26,12 @@
 use std::borrow::Borrow;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 use ::tokio::sync::Mutex;
-use ::tokio::time::sleep;
+use ::tokio::time::{sleep, timeout};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
@@ -60,25 +61,30 @@ pub struct AsyncSocket {
 
 impl AsyncSocket {
     /// Takes a socket into the runtime. A timeout that was set means nothing
-    /// any more.
+    /// any more; the [time of a message](Socket::set_message_time) does.
     ///
     /// # Errors
     /// [`SocketError::Os`] where the runtime cannot watch it.
     ///
     /// # Panics
-    /// Outside of a runtime, or in one without I/O.
+    /// Outside of a runtime, or in one without I/O or time.
     pub fn new(socket: Socket) -> Result<AsyncSocket, SocketError> {
+        // Here, and not when a peer has us look at the clock.
+        drop(sleep(Duration::ZERO));
         Ok(AsyncSocket {
             fd: watch(socket)?,
             turn: Mutex::new(()),
         })
     }
 
-    /// Connects to a listener. The runtime needs time: where the listener's
-    /// queue is full, nothing tells when there is room but asking again.
+    /// Connects to a listener. Where the listener's queue is full, nothing tells
+    /// when there is room but asking again.
     ///
     /// # Errors
     /// Those of [`Socket::connect_with`].
+    ///
+    /// # Panics
+    /// As for [`new`](Self::new).
     pub async fn connect(
         address: impl Into<Address>,
         transport: Transport,
@@ -176,8 +182,29 @@ impl AsyncSocket {
     /// # Errors
     /// Those of [`Socket::recv_message`], but no timeout.
     pub async fn recv_message(&self) -> Result<Message, SocketError> {
-        let step = || self.socket().step_recv();
-        ready(&self.fd, Interest::READABLE, "recvmsg", step).await?
+        loop {
+            let within = self.socket().again().within;
+            let came = match within {
+                None => self.fd.readable().await.map(Some),
+                // Then a message that has begun may be too late.
+                Some(within) => timeout(within, self.fd.readable()).await.ok().transpose(),
+            };
+            let came = match came {
+                Ok(None) => interrupted(|| self.socket().step_recv()),
+                Ok(Some(mut guard)) => {
+                    match guard.try_io(|_| would_block(|| self.socket().step_recv())) {
+                        Ok(came) => came.unwrap_or_else(|error| Err(errno(&error))),
+                        Err(_) => continue,
+                    }
+                }
+                Err(error) => Err(errno(&error)),
+            };
+            match came {
+                Ok(message) => return message,
+                Err(Errno::AGAIN) => {}
+                Err(errno) => return Err(peer_gone(os("recvmsg", self.as_fd())(errno))),
+            }
+        }
     }
 }
 
@@ -252,20 +279,31 @@ async fn ready<S: AsFd, T>(
     operation: &'static str,
     mut call: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, SocketError> {
-    let called = fd.async_io(interest, |_| {
-        loop {
-            match call() {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
-                result => return Ok(result),
-            }
+    let called = fd.async_io(interest, |_| would_block(&mut call)).await;
+    let called = called.unwrap_or_else(|error| Err(errno(&error)));
+    called.map_err(|errno| peer_gone(os(operation, fd.get_ref().0.as_fd())(errno)))
+}
+
+/// "Not now" as tokio has it.
+fn would_block<T>(call: impl FnMut() -> Result<T, Errno>) -> io::Result<Result<T, Errno>> {
+    match interrupted(call) {
+        Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+        called => Ok(called),
+    }
+}
+
+/// Repeats a call while it is interrupted.
+fn interrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            called => return called,
         }
-    });
-    let errno = match called.await {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(errno)) => errno,
-        // The runtime is shutting down.
-        Err(error) => Errno::from_io_error(&error).unwrap_or(Errno::CANCELED),
-    };
-    Err(peer_gone(os(operation, fd.get_ref().0.as_fd())(errno)))
+    }
+}
+
+/// An error of the runtime: where it has none of the kernel's, it is shutting
+/// down.
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::CANCELED)
 }

@@ -20,6 +20,10 @@ pub const MAX_PAYLOAD: u32 = 1 << 18;
 /// How many commands are read before others, or who waits, have their turn.
 pub(super) const TURN: usize = 64;
 
+/// The most handles that are held for a command that is not whole: GStreamer's
+/// buffers have at most so many memories (`GST_BUFFER_MEM_MAX`).
+const MOST_HELD: usize = 16;
+
 /// Type and length.
 const HEADER: usize = 8;
 
@@ -34,12 +38,12 @@ pub(super) struct Command {
 impl Command {
     /// Its handles, as buffers, of which it announced so many.
     pub(super) fn buffers(self, announced: usize) -> Result<Vec<Buffer>, SocketError> {
-        self.parcel.buffers(announced)?.collect()
+        self.parcel.buffers(announced)
     }
 }
 
 /// What is remembered from one receiving call to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbox(Arrival);
 
 /// Why no command came.
@@ -55,11 +59,28 @@ impl From<Stop> for Fault {
         match stop {
             Stop::Os(errno) => Fault::Os(errno),
             Stop::Gone(error) => Fault::Ended(GstreamerError::Socket(error)),
+            Stop::Late(breakage) => Fault::Ended(SocketError::Broken(breakage).into()),
         }
     }
 }
 
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox(Arrival::holding(MOST_HELD))
+    }
+}
+
 impl Inbox {
+    /// How long a command may take from its first byte to its last.
+    pub(super) fn set_limit(&mut self, limit: Option<Duration>) {
+        self.0.limit = limit;
+    }
+
+    /// When to look at the time of a command that has begun.
+    pub(super) fn look_again(&self) -> Option<Duration> {
+        self.0.look_again()
+    }
+
     /// Reads on, up to the end of a command or of what is there.
     pub(super) fn step(&mut self, socket: BorrowedFd<'_>) -> Result<Command, Fault> {
         loop {

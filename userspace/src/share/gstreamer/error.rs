@@ -9,8 +9,8 @@ use crate::share::SocketError;
 ///
 /// Handles that came with what was refused are closed, and the buffer is
 /// released, so that its sender can use it again. After
-/// [`Length`](Self::Length), [`Command`](Self::Command) and what the socket says
-/// of a peer that is gone, the connection has ended; after all else it can be
+/// [`Length`](Self::Length), [`Command`](Self::Command), what the socket says of
+/// a peer that is gone, and [`SocketError::Broken`], the connection has ended; after all else it can be
 /// used on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -269,6 +269,11 @@ impl Sink {
             .chain(listener)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
+        let unfinished = self
+            .clients
+            .iter()
+            .filter_map(|client| client.inbox.look_again());
+        let left = unfinished.chain(left).min();
         // What does not fit a timespec is as good as for ever.
         let left = left.and_then(|left| left.try_into().ok());
         match poll(&mut fds, left.as_ref()) {

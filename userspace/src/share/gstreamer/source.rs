@@ -14,7 +14,7 @@ use super::{Caps, GstreamerError, Stamp, place};
 use crate::buffer::Buffer;
 use crate::frame::Frame;
 use crate::share::socket::peer_gone;
-use crate::share::wait::until_ready;
+use crate::share::wait::until_ready_or_again;
 use crate::share::{Address, Socket, SocketError, Transport, handles};
 
 /// A connection to an `unixfdsink` that lends us its frames.
@@ -167,6 +167,14 @@ impl Source {
         self.timeout = timeout;
     }
 
+    /// How long a command may take from its first byte to its last, at first 5
+    /// seconds; `None` is for ever. Then the connection ends with
+    /// [`SocketError::Broken`], as for
+    /// [`Socket::set_message_time`](crate::share::Socket::set_message_time).
+    pub fn set_message_time(&mut self, limit: Option<Duration>) {
+        self.inbox.set_limit(limit);
+    }
+
     /// What the frames are, once that was told.
     pub fn caps(&self) -> Option<&Caps> {
         self.caps.as_ref()
@@ -209,9 +217,11 @@ impl Source {
                 .map(|limit| limit.saturating_sub(begun.elapsed()));
             let Source { link, inbox, .. } = self;
             let socket = link.socket.as_fd();
-            let came = until_ready("recvmsg", socket, PollFlags::IN, left, || {
+            let came = until_ready_or_again("recvmsg", socket, PollFlags::IN, left, |again| {
                 link.flush();
-                match inbox.step(socket) {
+                let came = inbox.step(socket);
+                again.within = inbox.look_again();
+                match came {
                     Err(Fault::Os(errno)) => Err(errno),
                     Err(Fault::Ended(error)) => Ok(Err(error)),
                     Ok(command) => Ok(Ok(command)),
