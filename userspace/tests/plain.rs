@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use common::handles;
+use common::{handles, lingering_socket, settled};
 use dmashare::alloc::{Allocate, Memfd, Request};
 use dmashare::buffer::Buffer;
 use dmashare::share::codec::CodecError;
@@ -47,17 +47,33 @@ fn main() {
         ("credentials_take_no_room", credentials_take_no_room),
         ("silence", silence),
         ("a_full_queue", a_full_queue),
+        (
+            "received_sockets_do_not_linger",
+            received_sockets_do_not_linger,
+        ),
     ];
     let connected: &[(&str, Test)] = &[("a_peer_that_left", a_peer_that_left)];
     let whole: &[(&str, Test)] = &[
         ("an_empty_message", an_empty_message),
         ("a_long_message", a_long_message),
+        (
+            "lingering_socket_does_not_delay_refusal",
+            lingering_socket_does_not_delay_refusal,
+        ),
     ];
+    let packet: &[(&str, Test)] = &[(
+        "message_behind_empty_one_arrives",
+        message_behind_empty_one_arrives,
+    )];
     let stream: &[(&str, Test)] = &[("byte_by_byte", byte_by_byte)];
     let mut trials = Vec::new();
     for (name, kind, sets) in [
         ("stream", SocketType::STREAM, [all, connected, stream]),
-        ("packet", SocketType::SEQPACKET, [all, connected, whole]),
+        (
+            "packet",
+            SocketType::SEQPACKET,
+            [all, connected, &[whole, packet].concat()],
+        ),
         ("datagram", SocketType::DGRAM, [all, whole, &[]]),
     ] {
         trials.extend(sets.into_iter().flatten().map(|&(test, run)| {
@@ -67,7 +83,7 @@ fn main() {
                 let (here, there) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
                 run(&here, there);
                 drop(here);
-                assert_eq!(handles(), before, "handles left open");
+                assert_eq!(settled(&before), before, "handles left open");
                 Ok(())
             })
         }));
@@ -139,7 +155,7 @@ fn a_full_table(here: &OwnedFd, there: OwnedFd) {
             SocketError::Control,
             "room for {room}"
         );
-        assert_eq!(handles(), before, "room for {room}");
+        assert_eq!(settled(&before), before, "room for {room}");
     }
     still_works(here, &there);
 }
@@ -202,6 +218,37 @@ fn a_long_message(here: &OwnedFd, there: OwnedFd) {
     send_raw(&there, b"hello", &[buffer.fd().unwrap(); 2]);
     assert_eq!(plain::recv(here, WAIT).unwrap_err(), SocketError::Plain(5));
     still_works(here, &there);
+}
+
+/// The peer is gone, and what it sent behind the empty packet is there still.
+fn message_behind_empty_one_arrives(here: &OwnedFd, there: OwnedFd) {
+    let buffer = buffer();
+    rustix::net::send(&there, &[], SendFlags::NOSIGNAL).unwrap();
+    plain::send(&there, &[buffer.fd().unwrap()], WAIT).unwrap();
+    drop(there);
+    assert_eq!(plain::recv(here, WAIT).unwrap_err(), SocketError::Plain(0));
+    assert_eq!(plain::recv(here, WAIT).unwrap().len(), 1);
+    assert_eq!(plain::recv(here, WAIT).unwrap_err(), SocketError::Closed);
+}
+
+/// close(2) of a socket with unsent bytes can wait for its peer (`SO_LINGER`).
+fn lingering_socket_does_not_delay_refusal(here: &OwnedFd, there: OwnedFd) {
+    let (socket, _unread) = lingering_socket(Duration::from_secs(3));
+    send_raw(&there, b"hello", &[socket.as_fd()]);
+    drop(socket);
+    let begun = std::time::Instant::now();
+    assert_eq!(plain::recv(here, WAIT).unwrap_err(), SocketError::Plain(5));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+fn received_sockets_do_not_linger(here: &OwnedFd, there: OwnedFd) {
+    let (socket, _unread) = lingering_socket(Duration::from_secs(3));
+    plain::send(&there, &[socket.as_fd()], WAIT).unwrap();
+    drop(socket);
+    let received = plain::recv(here, WAIT).unwrap();
+    let begun = std::time::Instant::now();
+    drop(received);
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
 /// A stream has no messages: each of its bytes is one, of any value, and the

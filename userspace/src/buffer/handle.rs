@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{self, FileType, FsWord};
+use rustix::fs::{self, AtFlags, FileType, FsWord, StatxFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::segment::{self, Segment};
@@ -150,7 +150,7 @@ impl Buffer {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn from_fd(fd: OwnedFd) -> Result<Buffer, BufferError> {
-        let buffer = Buffer::examined(fd)?;
+        let buffer = Buffer::examined(fd).map_err(|(error, _fd)| error)?;
         let fd = buffer.fd()?;
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)
             .map_err(os("fcntl(F_SETFD)", fd))?;
@@ -159,9 +159,11 @@ impl Buffer {
 
     /// Takes a handle that closes on exec already, after asking the kernel what
     /// it is.
-    pub(crate) fn examined(fd: OwnedFd) -> Result<Buffer, BufferError> {
-        let (kind, size) = examine(fd.as_fd())?;
-        Ok(Buffer::new(fd, kind, size))
+    pub(crate) fn examined(fd: OwnedFd) -> Result<Buffer, (BufferError, OwnedFd)> {
+        match examine(fd.as_fd()) {
+            Ok((kind, size)) => Ok(Buffer::new(fd, kind, size)),
+            Err(error) => Err((error, fd)),
+        }
     }
 
     /// Takes a handle that this crate has just made, closing on exec, of this
@@ -421,10 +423,18 @@ pub(super) fn examine(fd: BorrowedFd<'_>) -> Result<(Kind, u64), BufferError> {
 }
 
 fn kind(fd: BorrowedFd<'_>) -> Result<Kind, BufferError> {
-    // Seals first: only files in memory have them. What has none is asked where
-    // it lies, which on FUSE or a network waits for whoever serves it.
+    // Seals first: only files in memory have them. Of the others only a dma-buf
+    // can be meant, whose inode has no type. To ask for the file system of one
+    // that has would wait for its server, on FUSE or a network.
     let seals = seals(fd)?;
-    let system = fs::fstatfs(fd).map_err(os("fstatfs", fd))?.f_type;
+    let what = match seals {
+        Some(_) => "memory",
+        None => what(fd)?,
+    };
+    let system = match (seals, what) {
+        (Some(_), _) | (None, NAMELESS) => fs::fstatfs(fd).map_err(os("fstatfs", fd))?.f_type,
+        (None, _) => 0,
+    };
     match seals {
         Some(_) if system == HUGETLBFS => Ok(Kind::HugeTlb),
         // What tmpfs says of every file that was not made for sealing.
@@ -433,7 +443,7 @@ fn kind(fd: BorrowedFd<'_>) -> Result<Kind, BufferError> {
         None if system == dma_buf::MAGIC => Ok(Kind::DmaBuf),
         None => Err(BufferError::NotABuffer {
             name: describe(fd),
-            what: what(fd)?,
+            what,
         }),
     }
 }
@@ -447,16 +457,21 @@ pub(super) fn seals(fd: BorrowedFd<'_>) -> Result<Option<Seals>, BufferError> {
     }
 }
 
+/// A handle without a file: a dma-buf, an eventfd and their like.
+const NAMELESS: &str = "some other handle";
+
+/// The type of a file as the kernel has it, without asking its server.
 fn what(fd: BorrowedFd<'_>) -> Result<&'static str, BufferError> {
-    let stat = fs::fstat(fd).map_err(os("fstat", fd))?;
-    Ok(match FileType::from_raw_mode(stat.st_mode) {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = fs::statx(fd, "", flags, StatxFlags::TYPE).map_err(os("statx", fd))?;
+    Ok(match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => "a plain file",
         FileType::Directory => "a directory",
         FileType::Fifo => "a pipe",
         FileType::Socket => "a socket",
         FileType::CharacterDevice => "a character device",
         FileType::BlockDevice => "a block device",
-        _ => "some other handle",
+        _ => NAMELESS,
     })
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::closing::Closing;
+use super::codec::MAX_HANDLES;
 use super::handles::{Received, receive};
 use super::{Breakage, SocketError};
 use crate::buffer::Buffer;
@@ -26,6 +28,7 @@ pub(super) struct Arrival {
     pub(super) limit: Option<Duration>,
     /// The most handles that are held for a message that is not whole.
     most_held: usize,
+    closing: Closing,
 }
 
 /// The handles of one message as buffers, and their faults.
@@ -49,8 +52,8 @@ pub(super) enum Stop {
     Os(Errno),
     /// The peer is gone.
     Gone(SocketError),
-    /// The message takes too long.
-    Late(Breakage),
+    /// The connection is broken.
+    Broken(Breakage),
 }
 
 impl Arrival {
@@ -63,7 +66,25 @@ impl Arrival {
             begun: None,
             limit: Some(MESSAGE_TIME),
             most_held,
+            closing: Closing::default(),
         }
+    }
+
+    /// Whether the handles that came before could be closed: no more are taken
+    /// where those of a whole message cannot.
+    pub(super) fn check_closing(&mut self) -> Result<(), Stop> {
+        match self.closing.count() {
+            0..=MAX_HANDLES => Ok(()),
+            open => {
+                self.give_up();
+                Err(Stop::Broken(Breakage::Closing(open)))
+            }
+        }
+    }
+
+    /// The handles of a message that came whole.
+    pub(super) fn parcel(&self, handles: Vec<OwnedFd>, lost: bool) -> Parcel {
+        Parcel::new(handles, lost, &self.closing)
     }
 
     /// Up to which byte of the message to read next, where its header of so many
@@ -94,6 +115,7 @@ impl Arrival {
 
     /// Reads once, not beyond `end`.
     pub(super) fn read(&mut self, socket: BorrowedFd<'_>, end: usize) -> Result<(), Stop> {
+        self.check_closing()?;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
@@ -114,9 +136,10 @@ impl Arrival {
             }));
         }
         if self.filled == 0 {
-            self.parcel = Parcel::new(handles, lost);
+            self.parcel = self.parcel(handles, lost);
         } else {
-            self.parcel.add_misplaced(&handles, lost);
+            let misplaced = self.parcel(handles, lost);
+            self.parcel.add_misplaced(&misplaced);
         }
         self.filled += len;
         Ok(())
@@ -129,7 +152,7 @@ impl Arrival {
             Some(after) if begun.elapsed() >= after => {
                 let came = self.filled;
                 self.give_up();
-                Stop::Late(Breakage::Unfinished { came, after })
+                Stop::Broken(Breakage::Unfinished { came, after })
             }
             _ => Stop::Os(Errno::AGAIN),
         }
@@ -167,7 +190,7 @@ impl Arrival {
 impl Parcel {
     /// Examines the handles of a message. The first that is no buffer closes
     /// all of them.
-    pub(super) fn new(handles: Vec<OwnedFd>, lost: bool) -> Parcel {
+    fn new(handles: Vec<OwnedFd>, lost: bool, closing: &Closing) -> Parcel {
         let mut parcel = Parcel {
             delivered: handles.len(),
             lost,
@@ -177,20 +200,22 @@ impl Parcel {
             parcel.refuse(SocketError::Control);
         }
         for (handle, fd) in handles.into_iter().enumerate() {
-            if parcel.fault.is_some() {
-                break;
-            }
             match Buffer::examined(fd) {
-                Ok(buffer) => parcel.buffers.push(buffer),
-                Err(source) => parcel.refuse(SocketError::Buffer { handle, source }),
+                Ok(buffer) if parcel.fault.is_none() => parcel.buffers.push(buffer),
+                // To close memory takes no time.
+                Ok(_) => {}
+                Err((source, fd)) => {
+                    closing.close(fd);
+                    parcel.refuse(SocketError::Buffer { handle, source });
+                }
             }
         }
         parcel
     }
 
-    fn add_misplaced(&mut self, handles: &[OwnedFd], lost: bool) {
-        self.lost |= lost;
-        self.misplaced |= !handles.is_empty();
+    fn add_misplaced(&mut self, more: &Parcel) {
+        self.lost |= more.lost;
+        self.misplaced |= more.delivered > 0;
         if self.misplaced || self.lost {
             self.buffers.clear();
         }

@@ -183,6 +183,11 @@ pub enum Breakage {
         /// How long it may take, as set by `set_message_time`.
         after: Duration,
     },
+    /// The peer sent handles that are no memory, and closing them waits for the
+    /// peer, or for whoever serves their files. Nothing can be received or sent
+    /// any more, and the peer is told that the connection is closed.
+    #[error("{0} handles of the peer that are no memory could not be closed yet")]
+    Closing(usize),
     /// We gave up sending in the middle of a message. Nothing can be sent any
     /// more, and the peer is told so; what it sends can still be received.
     #[error("{sent} bytes of a message of {length} were sent")]

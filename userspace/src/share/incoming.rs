@@ -52,7 +52,7 @@ impl From<Stop> for Fault {
         match stop {
             Stop::Os(errno) => Fault::Os(errno),
             Stop::Gone(error) => Fault::Refused(error),
-            Stop::Late(breakage) => Fault::Broken(breakage),
+            Stop::Broken(breakage) => Fault::Broken(breakage),
         }
     }
 }
@@ -70,15 +70,16 @@ impl Default for Incoming {
 impl Incoming {
     /// Reads a message from a `SOCK_SEQPACKET` socket, or finds none there.
     pub(super) fn packet(&mut self, socket: BorrowedFd<'_>) -> Result<Message, Fault> {
+        self.arrival.check_closing()?;
         // The kernel gives memory to what is written alone.
         let bytes = &mut self.arrival.bytes;
         bytes.resize(MAX_LENGTH, 0);
         let Received { len, handles, lost } = receive(socket, bytes).map_err(Fault::Os)?;
-        if len == 0 && handles.is_empty() && hung_up(socket).map_err(Fault::Os)? {
+        if len == 0 && handles.is_empty() && ended(socket).map_err(Fault::Os)? {
             return Err(SocketError::Closed.into());
         }
-        let parcel = Parcel::new(handles, lost);
-        let bytes = bytes.get(..len);
+        let parcel = self.arrival.parcel(handles, lost);
+        let bytes = self.arrival.bytes.get(..len);
         let bytes = bytes.ok_or(SocketError::Codec(CodecError::Long(len)))?;
         Ok(judge(bytes, parcel, &mut self.due)?)
     }
@@ -192,9 +193,16 @@ fn judge(bytes: &[u8], parcel: Parcel, due: &mut u64) -> Result<Message, SocketE
     })
 }
 
-/// Whether nothing came because nobody is there: an empty datagram looks the
-/// same.
-pub(super) fn hung_up(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+/// Whether 0 bytes were the end of a `SOCK_SEQPACKET` connection: an empty
+/// packet looks the same. Nothing comes behind the end, but empty packets alone
+/// are as good as none.
+pub(super) fn ended(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // In this order: nothing is added once the peer has hung up.
+    Ok(hung_up(socket)? && ioctl_fionread(socket)? == 0)
+}
+
+/// Whether the peer sends no more; what it sent can be there still.
+fn hung_up(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     let now = Timespec::default();
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
     retry_on_intr(|| poll(&mut fds, Some(&now)))?;

@@ -36,6 +36,7 @@
 
 mod address;
 mod arrival;
+mod closing;
 pub mod codec;
 mod error;
 pub mod gstreamer;

@@ -29,9 +29,10 @@ use rustix::event::PollFlags;
 use rustix::net::{SocketType, sockopt};
 
 use super::SocketError;
+use super::closing::{Closing, forget_linger};
 use super::codec::{CodecError, MAX_HANDLES};
 use super::handles::{self, Received};
-use super::incoming::hung_up;
+use super::incoming::ended;
 use super::socket::peer_gone;
 use super::wait::{os, until_ready};
 
@@ -59,6 +60,10 @@ pub fn send(
 /// Receives the handles of one message, of any number up to 253, none included;
 /// the byte that comes with them can have any value. Each closes on exec.
 /// `timeout` is how long to wait for it; `None` is for ever.
+///
+/// Closing a handle that is no memory can wait: for the server of its file, or
+/// for a socket's peer. Sockets come without their `SO_LINGER`, but who sent one
+/// can set it again; close such handles where waiting does no harm.
 ///
 /// A socket with the option `SO_PASSPIDFD` (Linux 6.5) gets one more handle with
 /// each message, that nothing here gives out or closes: leave that unset.
@@ -88,17 +93,28 @@ pub fn recv(socket: impl AsFd, timeout: Option<Duration>) -> Result<Vec<OwnedFd>
         let ended = match kind {
             SocketType::STREAM => true,
             SocketType::DGRAM => false,
-            _ => hung_up(socket).map_err(os("poll", socket))?,
+            _ => ended(socket).map_err(os("poll", socket))?,
         };
         if ended {
             return Err(SocketError::Closed);
         }
     }
     if len != 1 {
-        return Err(SocketError::Plain(len));
+        return Err(discard(handles, SocketError::Plain(len)));
     }
     match lost {
-        true => Err(SocketError::Control),
-        false => Ok(handles),
+        true => Err(discard(handles, SocketError::Control)),
+        false => {
+            // Whoever closes them does not wait for the peer.
+            handles.iter().for_each(forget_linger);
+            Ok(handles)
+        }
     }
+}
+
+/// Closes handles without waiting for it.
+fn discard(handles: Vec<OwnedFd>, error: SocketError) -> SocketError {
+    let closing = Closing::default();
+    handles.into_iter().for_each(|fd| closing.close(fd));
+    error
 }

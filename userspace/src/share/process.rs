@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::closing::Closing;
 use super::{Peer, SocketError};
 use crate::buffer::{Buffer, BufferError};
 
@@ -129,10 +130,13 @@ impl Process {
             _ => pidfd_getfd(&self.pidfd, number, PidfdGetfdFlags::empty()),
         };
         let fd = fd.map_err(os("pidfd_getfd", pid))?;
-        Buffer::examined(fd).map_err(|source| ProcessError::Buffer {
-            pid,
-            number,
-            source,
+        Buffer::examined(fd).map_err(|(source, fd)| {
+            Closing::default().close(fd);
+            ProcessError::Buffer {
+                pid,
+                number,
+                source,
+            }
         })
     }
 }

@@ -243,11 +243,11 @@ impl Socket {
     /// wait for the peer; `None`, as at first, is for ever. A thread that sends
     /// waits for others that do before its time begins.
     ///
-    /// It bounds the waiting for the socket, not what a received handle can do:
-    /// asking the kernel what a file on FUSE or on a network is, and closing
-    /// it, waits for whoever serves that file, and a hostile peer can be the
-    /// one. Receive in a process or thread that can be given up where that
-    /// matters.
+    /// It bounds the waiting for the socket. Received handles do not add to it:
+    /// a file on FUSE or on a network is found out without its server, and what
+    /// is no memory is closed by threads of this crate, sockets without their
+    /// `SO_LINGER`. A connection of which more than 253 handles could not be
+    /// closed yet is broken ([`Breakage::Closing`]).
     ///
     /// ```
     /// use std::time::Duration;
@@ -465,8 +465,9 @@ impl Socket {
     pub(super) fn step_recv(&self) -> Result<Result<Message, SocketError>, Errno> {
         // Not held while waiting, so that each thread's timeout is its own.
         let mut incoming = lock(&self.incoming);
-        if let Some(broken @ (Breakage::Header(_) | Breakage::Unfinished { .. })) =
-            &self.outgoing().broken
+        if let Some(
+            broken @ (Breakage::Header(_) | Breakage::Unfinished { .. } | Breakage::Closing(_)),
+        ) = &self.outgoing().broken
         {
             return Ok(Err(SocketError::Broken(broken.clone())));
         }
