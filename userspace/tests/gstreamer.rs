@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::{handles, settled};
+use common::{handles, lingering_socket, settled};
 use dmashare::alloc::{Allocate, Memfd, Request};
 use dmashare::buffer::{Access, Buffer, BufferError, Kind};
 use dmashare::share::gstreamer::{
@@ -57,6 +57,8 @@ fn main() {
         a_client_that_speaks_as_a_sink, a_client_that_leaves, a_client_that_does_not_read,
         a_client_that_only_makes_noise, strangers, a_crowd, visitors_without_end, a_frame_that_is_none,
         a_buffer_that_is_lent, half_commands_hold_few_handles, half_command_ends_connection,
+        lingering_sockets_delay_nobody, source_rests_while_table_is_full,
+        unread_releases_are_bounded,
     };
     let trials = tests.iter().map(|&(name, test)| {
         Trial::test(name, move || {
@@ -897,4 +899,80 @@ fn half_command_ends_connection() {
     let reason = victim.lets_go(3);
     let unfinished = matches!(reason, GstreamerError::Socket(SocketError::Broken(_)));
     assert!(unfinished, "{reason}");
+}
+
+/// Neither at the source nor at the sink; the bytes are those of any command.
+fn lingering_sockets_delay_nobody() {
+    let begun = Instant::now();
+    let mut hostile = Hostile::with_caps();
+    let (socket, _unread) = lingering_socket(Duration::from_secs(3));
+    hostile.lend(&buffer(9, 0, &[(4096, 0)]), &[socket.as_fd()]);
+    drop(socket);
+    let error = hostile.refused();
+    let refused = matches!(error, GstreamerError::Socket(SocketError::Buffer { .. }));
+    assert!(refused, "{error}");
+    assert_eq!(hostile.released(), 9);
+    let mut victim = Victim::new();
+    let client = victim.client();
+    victim.lend(3);
+    let (socket, _unread) = lingering_socket(Duration::from_secs(3));
+    send(
+        &client,
+        &command(RELEASE, &3u64.to_ne_bytes()),
+        &[socket.as_fd()],
+    );
+    drop(socket);
+    assert!(matches!(victim.event(), SinkEvent::Free(3)));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+/// A sink that lends at once what is released has it lost at a measured pace.
+fn source_rests_while_table_is_full() {
+    let mut hostile = Hostile::with_caps();
+    let memfd = memfd();
+    hostile.source.set_timeout(Some(Duration::from_millis(100)));
+    for id in 0..100 {
+        hostile.lend(&buffer(id, 0, &[(4096, 0)]), &[memfd.fd().unwrap()]);
+    }
+    let limit = TableLimit::leave(0);
+    let begun = Instant::now();
+    let mut lost = 0;
+    while begun.elapsed() < Duration::from_millis(450) {
+        match hostile.source.event() {
+            Err(GstreamerError::Socket(SocketError::Control)) => lost += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(limit);
+    assert!((2..50).contains(&lost), "{lost} frames are lost");
+    // Its timeout holds, too.
+    hostile.source.set_timeout(Some(Duration::ZERO));
+    assert!(is_timeout(&hostile.refused()));
+    hostile.source.set_timeout(Some(LONG));
+    assert!(hostile.source.recv().unwrap().is_some());
+}
+
+/// A sink that lends on and on, and reads no release.
+fn unread_releases_are_bounded() {
+    let mut hostile = Hostile::with_caps();
+    let memfd = memfd();
+    let begun = Instant::now();
+    let mut passed = 0;
+    let error = loop {
+        hostile.lend(&buffer(passed, 0, &[(4096, 0)]), &[memfd.fd().unwrap()]);
+        match hostile.source.recv() {
+            Ok(frame) => drop(frame),
+            Err(error) => break error,
+        }
+        passed += 1;
+        assert!(passed < 20_000, "the backlog has no bound");
+    };
+    assert_eq!(error, GstreamerError::Unread(64 << 10));
+    assert!(passed > 4000, "{passed}");
+    assert!(begun.elapsed() < 2 * LONG);
+    // What is there still can be read, and then the connection is at its end.
+    let mut rest = Vec::new();
+    let _ = hostile.sink.read_to_end(&mut rest);
+    assert!(!rest.is_empty());
+    assert_eq!(hostile.refused(), error);
 }

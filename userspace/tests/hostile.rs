@@ -16,13 +16,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use common::{handles, settled};
+use common::{handles, lingering_socket, settled};
 use dmashare::Errno;
 use dmashare::alloc::{Allocate, Memfd, Request};
 use dmashare::buffer::{Access, Buffer, BufferError, Kind, Seals};
 use dmashare::share::codec::{self, CodecError, Contents};
 use dmashare::share::{
-    Breakage, Draft, Fourcc, Frame, FrameError, Message, Plane, Socket, SocketError, Transport,
+    Breakage, Draft, Fourcc, Frame, FrameError, Listener, Message, Plane, Socket, SocketError,
+    Transport,
 };
 use libtest_mimic::{Arguments, Completion, Trial};
 use rustix::cmsg_space;
@@ -55,8 +56,9 @@ fn main() {
             a_memfd_smaller_than_claimed, forged_sizes, sizes_that_overflow, sequences,
             another_shape, silence, an_inherited_socket, a_peer_that_left,
             a_peer_that_left_without_reading, a_peer_that_does_not_read,
-            received_handles_close_on_exec;
-        PACKET: short_and_long_messages, an_empty_message;
+            received_handles_close_on_exec, lingering_socket_does_not_delay_receive,
+            many_handles_that_are_no_buffers, accept_rests_while_table_is_full;
+        PACKET: short_and_long_messages, an_empty_message, message_behind_empty_one_arrives;
         STREAM: a_header_that_cannot_be_trusted, one_byte_at_a_time, messages_in_one_piece,
             handles_in_the_middle, a_full_table_in_the_middle, a_timeout_in_the_middle,
             a_peer_that_left_at_every_byte, a_sender_that_gave_up,
@@ -76,7 +78,28 @@ fn main() {
     let out_of_band = Trial::ignorable_test("stream::bytes_out_of_band", || {
         Ok(nothing_left_open(bytes_out_of_band))
     });
-    libtest_mimic::run(&arguments, trials.chain([out_of_band]).collect()).exit();
+    let mut trials: Vec<_> = trials.chain([out_of_band]).collect();
+    #[cfg(feature = "tokio")]
+    trials.extend(BOTH.iter().flat_map(|&transport| {
+        let tests: [(&str, TaskTest); 2] = [
+            (
+                "lingering_socket_does_not_delay_task",
+                tasks::lingering_socket_does_not_delay_task,
+            ),
+            (
+                "accept_rests_while_table_is_full",
+                tasks::accept_rests_while_table_is_full,
+            ),
+        ];
+        tests.map(|(name, test)| {
+            let name = format!("tokio::{transport:?}::{name}").to_lowercase();
+            Trial::test(name, move || {
+                nothing_left_open(|| test(transport));
+                Ok(())
+            })
+        })
+    }));
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn nothing_left_open<T>(test: impl FnOnce() -> T) -> T {
@@ -87,6 +110,8 @@ fn nothing_left_open<T>(test: impl FnOnce() -> T) -> T {
 }
 
 type Test = fn(&Peer);
+#[cfg(feature = "tokio")]
+type TaskTest = fn(Transport);
 
 /// The victim, and the other end of its connection in hostile hands.
 struct Peer {
@@ -984,6 +1009,96 @@ fn a_sender_that_gave_up(peer: &Peer) {
     assert!(sending(here.send_message(&draft).unwrap_err()));
 }
 
+/// The peer's own socket must not decide how long a refusal takes: it holds
+/// unsent bytes, and close(2) would wait for them (`SO_LINGER`).
+fn lingering_socket_does_not_delay_receive(peer: &Peer) {
+    let (frame, _) = good();
+    let (socket, _unread) = lingering_socket(Duration::from_secs(3));
+    peer.send(&peer.message(&frame, 1), &[socket.as_fd()]);
+    drop(socket);
+    let begun = Instant::now();
+    let error = peer.received().unwrap_err();
+    let refused = matches!(error, SocketError::Buffer { handle: 0, .. });
+    assert!(refused, "{error}");
+    peer.still_works();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+/// As many as a message can bring, again and again: each is closed.
+fn many_handles_that_are_no_buffers(peer: &Peer) {
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let begun = Instant::now();
+    let before = handles();
+    for stranger in [pipe.as_fd(), null.as_fd()] {
+        let message = peer.message_of(&[0; 253], &[], &[]);
+        let error = peer.refused(&message, &[stranger; 253]);
+        let refused = matches!(error, SocketError::Buffer { handle: 0, .. });
+        assert!(refused, "{error}");
+        assert_eq!(settled(&before), before);
+    }
+    peer.still_works();
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
+/// With no handle left a connection stays in the queue, so the listener is
+/// ready all the time.
+fn accept_rests_while_table_is_full(peer: &Peer) {
+    let name = format!(
+        "@dmashare hostile {:?} {}",
+        peer.transport,
+        std::process::id()
+    );
+    let mut listener = Listener::bind_with(&name, peer.transport).unwrap();
+    let _waits = Socket::connect_with(&name, peer.transport).unwrap();
+    listener.set_timeout(Some(Duration::from_millis(100)));
+    let full = TableLimit::leave(0);
+    let begun = Instant::now();
+    let mut errors = Vec::new();
+    while begun.elapsed() < Duration::from_millis(450) {
+        errors.push(listener.accept().unwrap_err());
+    }
+    let took = begun.elapsed();
+    drop(full);
+    assert!(errors.len() <= 5, "{} errors in {took:?}", errors.len());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for error in errors {
+        let full = matches!(
+            error,
+            SocketError::Os {
+                source: Errno::MFILE,
+                ..
+            }
+        );
+        assert!(full, "{error}");
+    }
+    // As soon as there is room, the connection is accepted.
+    listener.set_timeout(None);
+    let full = TableLimit::leave(0);
+    let freed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(full);
+    });
+    listener.accept().unwrap();
+    freed.join().unwrap();
+}
+
+/// The peer is gone, and what it sent behind the empty packet is there still.
+fn message_behind_empty_one_arrives(peer: &Peer) {
+    let (frame, buffer) = good();
+    let peer = Peer::new(peer.transport);
+    for _ in 0..2 {
+        peer.send(&[], &[]);
+    }
+    peer.send(&peer.message(&frame, 1), &[buffer.fd().unwrap()]);
+    peer.hang_up();
+    let empty = SocketError::Codec(CodecError::Short(0));
+    assert_eq!(peer.received().unwrap_err(), empty);
+    assert_eq!(peer.received().unwrap_err(), empty);
+    assert_eq!(peer.received().unwrap().frames, [frame]);
+    assert_eq!(peer.received().unwrap_err(), SocketError::Closed);
+}
+
 /// Four peers that send one byte each, with as many handles as one call can.
 fn half_messages_hold_few_handles(peer: &Peer) {
     let (_, buffer) = good();
@@ -1078,4 +1193,67 @@ fn bytes_out_of_band() -> Completion {
     let broken = peer.received().unwrap_err();
     assert!(matches!(broken, SocketError::Broken(_)), "{broken}");
     Completion::Completed
+}
+
+/// The same for tasks, here since these count the handles of the process, too.
+#[cfg(feature = "tokio")]
+mod tasks {
+    use super::*;
+    use dmashare::share::tokio::{AsyncListener, AsyncSocket};
+    use tokio::time::timeout;
+
+    fn run<T>(task: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let ended = timeout(Duration::from_secs(10), task).await;
+            ended.expect("it waits for ever")
+        })
+    }
+
+    /// Another task of the same thread runs on.
+    pub(super) fn lingering_socket_does_not_delay_task(transport: Transport) {
+        let peer = Peer::new(transport);
+        let (socket, _unread) = lingering_socket(Duration::from_secs(3));
+        peer.send(&peer.message_of(&[0], &[], &[]), &[socket.as_fd()]);
+        drop(socket);
+        run(async {
+            let victim = AsyncSocket::new(peer.victim).unwrap();
+            let begun = Instant::now();
+            let error = victim.recv_message().await.unwrap_err();
+            let refused = matches!(error, SocketError::Buffer { handle: 0, .. });
+            assert!(refused, "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        });
+    }
+
+    pub(super) fn accept_rests_while_table_is_full(transport: Transport) {
+        let name = format!("@dmashare task {transport:?} {}", std::process::id());
+        run(async {
+            let listener = Listener::bind_with(&name, transport).unwrap();
+            let listener = AsyncListener::new(listener).unwrap();
+            let _waits = Socket::connect_with(&name, transport).unwrap();
+            let full = TableLimit::leave(0);
+            let begun = Instant::now();
+            let mut errors = 0;
+            while begun.elapsed() < Duration::from_millis(450) {
+                let accepted = timeout(Duration::from_millis(100), listener.accept());
+                errors += usize::from(accepted.await.is_ok_and(|accepted| accepted.is_err()));
+            }
+            assert!(errors <= 1, "{errors} errors");
+            let error = listener.accept().await.unwrap_err();
+            drop(full);
+            let full = matches!(
+                error,
+                SocketError::Os {
+                    source: Errno::MFILE,
+                    ..
+                }
+            );
+            assert!(full, "{error}");
+            listener.accept().await.unwrap();
+        });
+    }
 }

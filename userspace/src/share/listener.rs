@@ -1,7 +1,7 @@
 //! An address at which others can connect.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::{self, Mode};
@@ -10,11 +10,26 @@ use rustix::net::{SocketFlags, accept_with, bind, listen};
 
 use super::socket::named;
 use super::socket_file::SocketFile;
-use super::wait::{os, until_ready};
+use super::wait::{os, until_ready_or_again};
 use super::{Address, Policy, Socket, SocketError, Transport};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 16;
+
+/// How long a listener rests that cannot accept, before it tries again: the
+/// connection stays in the queue, so poll(2) would not wait.
+pub(super) const REST: Duration = Duration::from_millis(10);
+
+/// How long a listener tries to accept where no handle is left.
+pub(super) const FULL: Duration = Duration::from_secs(1);
+
+/// Whether something is used up that is needed to accept, and can come back.
+pub(super) fn is_full(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
+    )
+}
 
 /// An address at which other processes can connect. A path is removed on drop.
 ///
@@ -190,14 +205,35 @@ impl Listener {
 
     /// Waits for a process to connect.
     ///
+    /// Where the process has no handle left, it rests and tries again for up to
+    /// a second, or for the rest of the [timeout](Self::set_timeout): a loop
+    /// around it does not spin. Who connects waits in the queue meanwhile.
+    ///
     /// # Errors
     /// [`SocketError::Refused`] where one connected that the policy does not
     /// allow: its connection is closed, and others are accepted on.
     /// [`SocketError::Timeout`], and [`SocketError::Os`]: `EMFILE` where the
-    /// process has no handle left.
+    /// process has no handle left, also after the rest.
     pub fn accept(&self) -> Result<Socket, SocketError> {
-        let fd = until_ready("accept", self.as_fd(), PollFlags::IN, self.timeout, || {
-            self.step_accept()
+        let begun = Instant::now();
+        let mut full: Option<Instant> = None;
+        let (socket, ready) = (self.as_fd(), PollFlags::IN);
+        let fd = until_ready_or_again("accept", socket, ready, self.timeout, |again| {
+            let accepted = self.step_accept();
+            let Err(errno) = accepted else {
+                return accepted;
+            };
+            if is_full(errno) {
+                let full = *full.get_or_insert_with(Instant::now);
+                let in_time = self
+                    .timeout
+                    .is_none_or(|limit| begun.elapsed() + REST < limit);
+                if in_time && full.elapsed() < FULL {
+                    again.sleep = Some(REST);
+                    return Err(Errno::AGAIN);
+                }
+            }
+            Err(errno)
         })?;
         self.admit(fd)
     }

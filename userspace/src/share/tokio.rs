@@ -26,7 +26,7 @@
 use std::borrow::Borrow;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
@@ -35,6 +35,7 @@ use ::tokio::time::{sleep, timeout};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
+use super::listener::{FULL, REST, is_full};
 use super::outgoing::Sending;
 use super::socket::{CONNECT_WAIT, one_frame, peer_gone};
 use super::wait::os;
@@ -49,9 +50,12 @@ use crate::buffer::Buffer;
 /// Tasks can share one: a message is sent or received by one of them as a
 /// whole, and while one waits to receive, another can send.
 ///
-/// To examine what came, and to close it, can take as long as whoever serves
-/// the file likes (see [`Socket::set_timeout`]), and does so on the thread of
-/// the runtime.
+/// Nothing that a peer sends blocks a thread of the runtime: what is no memory
+/// is closed by threads of this crate (see [`Socket::set_timeout`]).
+///
+/// Memory that you received you close yourself, by dropping its
+/// [`Buffer`](crate::buffer::Buffer), and that takes no time, nor does dropping
+/// this socket: UNIX sockets do not linger.
 #[derive(Debug)]
 pub struct AsyncSocket {
     fd: AsyncFd<Source<Socket>>,
@@ -228,8 +232,9 @@ impl AsyncListener {
     /// [`SocketError::Os`] where the runtime cannot watch it.
     ///
     /// # Panics
-    /// Outside of a runtime, or in one without I/O.
+    /// Outside of a runtime, or in one without I/O or time.
     pub fn new(listener: Listener) -> Result<AsyncListener, SocketError> {
+        drop(sleep(Duration::ZERO));
         let fd = watch(listener)?;
         Ok(AsyncListener { fd })
     }
@@ -239,15 +244,25 @@ impl AsyncListener {
         &self.fd.get_ref().0
     }
 
-    /// Waits for a process to connect. It can be dropped at any time, and loses
-    /// nothing.
+    /// Waits for a process to connect, and rests as [`Listener::accept`] does
+    /// where no handle is left. It can be dropped at any time, and loses nothing.
     ///
     /// # Errors
     /// Those of [`Listener::accept`], but no timeout.
     pub async fn accept(&self) -> Result<AsyncSocket, SocketError> {
-        let step = || self.listener().step_accept();
-        let fd = ready(&self.fd, Interest::READABLE, "accept", step).await?;
-        AsyncSocket::new(self.listener().admit(fd)?)
+        let mut full: Option<Instant> = None;
+        loop {
+            let step = || self.listener().step_accept();
+            match ready(&self.fd, Interest::READABLE, "accept", step).await {
+                Err(SocketError::Os { source, .. })
+                    if is_full(source) && full.is_none_or(|full| full.elapsed() < FULL) =>
+                {
+                    full.get_or_insert_with(Instant::now);
+                    sleep(REST).await;
+                }
+                accepted => return AsyncSocket::new(self.listener().admit(accepted?)?),
+            }
+        }
     }
 }
 

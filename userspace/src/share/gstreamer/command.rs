@@ -59,7 +59,7 @@ impl From<Stop> for Fault {
         match stop {
             Stop::Os(errno) => Fault::Os(errno),
             Stop::Gone(error) => Fault::Ended(GstreamerError::Socket(error)),
-            Stop::Late(breakage) => Fault::Ended(SocketError::Broken(breakage).into()),
+            Stop::Broken(breakage) => Fault::Ended(SocketError::Broken(breakage).into()),
         }
     }
 }

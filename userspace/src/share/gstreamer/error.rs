@@ -9,7 +9,8 @@ use crate::share::SocketError;
 ///
 /// Handles that came with what was refused are closed, and the buffer is
 /// released, so that its sender can use it again. After
-/// [`Length`](Self::Length), [`Command`](Self::Command), what the socket says of
+/// [`Length`](Self::Length), [`Command`](Self::Command),
+/// [`Unread`](Self::Unread), what the socket says of
 /// a peer that is gone, and [`SocketError::Broken`], the connection has ended; after all else it can be
 /// used on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +112,10 @@ pub enum GstreamerError {
     /// The buffer is lent still.
     #[error("buffer {0} is lent still; wait until it is free")]
     Lent(u64),
+    /// The peer leaves unread that its buffers are released: the connection is
+    /// closed.
+    #[error("the peer left {0} bytes of releases unread: is that an unixfdsink?")]
+    Unread(usize),
     /// A client released what it does not have: it is disconnected.
     #[error("the peer released buffer {0}, which it does not have")]
     NotLent(u64),

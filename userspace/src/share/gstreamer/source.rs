@@ -1,5 +1,6 @@
 //! The receiving role: what `unixfdsrc` is.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,8 +40,17 @@ pub struct Source {
     caps: Option<Caps>,
     /// Why nothing comes any more.
     ended: Option<GstreamerError>,
+    /// Until when nothing is read, since no handle is left to receive any.
+    rests: Option<Instant>,
     timeout: Option<Duration>,
 }
+
+/// The most bytes of releases that wait for a sink that reads none: those of
+/// 4096 frames.
+const MAX_UNSENT: usize = 4096 * 16;
+
+/// How long a source rests after a frame whose handles did not fit the process.
+const REST: Duration = Duration::from_millis(20);
 
 /// What a [`Source`] tells.
 #[derive(Debug)]
@@ -80,8 +90,15 @@ struct Lease {
 #[derive(Debug)]
 struct Link {
     socket: Socket,
-    /// Releases that the peer takes later: it may wait for us to read.
-    unsent: Mutex<Vec<u8>>,
+    unsent: Mutex<Unsent>,
+}
+
+/// Releases that the peer takes later: it may wait for us to read.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: VecDeque<u8>,
+    /// Whether there were too many: the peer reads none.
+    overflown: bool,
 }
 
 impl Source {
@@ -144,6 +161,7 @@ impl Source {
             inbox: Inbox::default(),
             caps: None,
             ended: None,
+            rests: None,
             timeout: None,
         }
     }
@@ -202,6 +220,8 @@ impl Source {
     /// What is wrong with what came: see [`GstreamerError`] for which of them
     /// leave the connection usable. A frame that is refused is released. A
     /// [`SocketError::Timeout`] loses nothing, also in the middle of a command.
+    /// After [`SocketError::Control`], where the process has no handle left, the
+    /// next call rests for 20 ms first.
     pub fn event(&mut self) -> Result<SourceEvent, GstreamerError> {
         self.event_since(Instant::now())
     }
@@ -212,6 +232,10 @@ impl Source {
             if let Some(ended) = &self.ended {
                 return Err(ended.clone());
             }
+            if self.link.unsent().overflown {
+                return Err(self.end(GstreamerError::Unread(MAX_UNSENT)));
+            }
+            self.rest(begun)?;
             let left = self
                 .timeout
                 .map(|limit| limit.saturating_sub(begun.elapsed()));
@@ -250,6 +274,25 @@ impl Source {
                 return Err(SocketError::Timeout { operation, after }.into());
             }
         }
+    }
+
+    /// Rests where a frame has just been lost: its sender has the next one ready
+    /// as soon as it is released.
+    fn rest(&mut self, begun: Instant) -> Result<(), GstreamerError> {
+        let Some(rest) = self.rests.map(|until| until.duration_since(Instant::now())) else {
+            return Ok(());
+        };
+        let left = self
+            .timeout
+            .map(|limit| limit.saturating_sub(begun.elapsed()));
+        if let Some(left) = left.filter(|left| *left < rest) {
+            std::thread::sleep(left);
+            let (operation, after) = ("recvmsg", self.timeout.unwrap_or_default());
+            return Err(SocketError::Timeout { operation, after }.into());
+        }
+        std::thread::sleep(rest);
+        self.rests = None;
+        Ok(())
     }
 
     fn understand(&mut self, command: Command) -> Result<Option<SourceEvent>, GstreamerError> {
@@ -291,7 +334,11 @@ impl Source {
             id: payload::id_of(&command.payload).ok_or(short)?,
         };
         let described = Described::read(&command.payload)?;
-        let buffers = command.buffers(described.memories.len())?;
+        let buffers = command.buffers(described.memories.len());
+        if matches!(buffers, Err(SocketError::Control)) {
+            self.rests = Some(Instant::now() + REST);
+        }
+        let buffers = buffers?;
         let caps = self.caps.as_ref().ok_or(GstreamerError::NoCaps)?;
         Ok(Borrowed {
             frame: place::frame(caps, &described, &buffers)?,
@@ -328,20 +375,26 @@ impl Drop for Source {
 }
 
 impl Link {
-    fn unsent(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn unsent(&self) -> MutexGuard<'_, Unsent> {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends what is to be sent, as far as the peer takes it now.
     fn flush(&self) {
-        let mut unsent = self.unsent();
-        while !unsent.is_empty() {
-            match handles::send(self.socket.as_fd(), &unsent, &[]) {
-                Ok(sent) => drop(unsent.drain(..sent)),
-                Err(Errno::AGAIN) => return,
+        let unsent = &mut *self.unsent();
+        while !unsent.bytes.is_empty() {
+            match handles::send(self.socket.as_fd(), unsent.bytes.as_slices().0, &[]) {
+                Ok(sent) => drop(unsent.bytes.drain(..sent)),
+                Err(Errno::AGAIN) => {
+                    unsent.overflown = unsent.bytes.len() > MAX_UNSENT;
+                    break;
+                }
                 // Nobody waits for them any more.
-                Err(_) => unsent.clear(),
+                Err(_) => unsent.bytes.clear(),
             }
+        }
+        if unsent.overflown {
+            unsent.bytes = VecDeque::new();
         }
     }
 }
@@ -349,7 +402,11 @@ impl Link {
 impl Drop for Lease {
     fn drop(&mut self) {
         let bytes = command(RELEASE_BUFFER, &self.id.to_ne_bytes());
-        self.link.unsent().extend(bytes);
-        self.link.flush();
+        let mut unsent = self.link.unsent();
+        if !unsent.overflown {
+            unsent.bytes.extend(bytes);
+            drop(unsent);
+            self.link.flush();
+        }
     }
 }
