@@ -58,7 +58,10 @@ fn main() {
         a_client_that_only_makes_noise, strangers, a_crowd, visitors_without_end, a_frame_that_is_none,
         a_buffer_that_is_lent, half_commands_hold_few_handles, half_command_ends_connection,
         lingering_sockets_delay_nobody, source_rests_while_table_is_full,
-        unread_releases_are_bounded,
+        unread_releases_are_bounded, sink_serves_clients_while_table_is_full,
+        holder_is_let_go_after_lease, last_frame_has_no_lease, peer_is_let_go_when_asked,
+        client_holds_bounded_frames, commands_without_end_are_bounded,
+        in_flight_handles_cost_no_honest_client, honest_client_gets_frames_among_hostile,
     };
     let trials = tests.iter().map(|&(name, test)| {
         Trial::test(name, move || {
@@ -708,28 +711,32 @@ fn a_client_that_leaves() {
 fn a_client_that_does_not_read() {
     let mut victim = Victim::new();
     victim.sink.set_patience(SHORT);
+    victim.sink.set_max_unread(20_000);
     let _deaf = victim.client();
     let begun = Instant::now();
     let mut id = 0;
-    // Until its queue is full.
+    // Until it has left too much unread: it does not get the next one.
     while victim.lend(id) == 1 {
         id += 1;
-        assert!(id < 100_000, "it takes for ever");
+        assert!(id < 64, "its bound of frames comes first");
     }
-    assert!(begun.elapsed() < LONG);
+    assert!(id > 4, "{id}");
+    assert!(begun.elapsed() < SHORT, "a send waits");
+    assert!(matches!(victim.event(), SinkEvent::Free(free) if free == id));
     let SinkEvent::Gone { reason, .. } = victim.event() else {
         panic!("nobody is gone");
     };
     assert!(is_timeout(&reason), "{reason}");
-    // Each once, those that it held and the one that nobody took.
-    let mut free: Vec<u64> = (0..=id)
+    assert!(begun.elapsed() < LONG);
+    // Each once.
+    let mut free: Vec<u64> = (0..id)
         .map(|_| match victim.event() {
-            SinkEvent::Free(id) => id,
+            SinkEvent::Replace(id) => id,
             other => panic!("{other:?}"),
         })
         .collect();
     free.sort_unstable();
-    assert!(free.into_iter().eq(0..=id));
+    assert!(free.into_iter().eq(0..id));
     victim.still_works();
 }
 
@@ -893,6 +900,7 @@ fn half_command_ends_connection() {
     // Without any setting, and while nothing else happens.
     let mut victim = Victim::new();
     victim.sink.set_timeout(Some(2 * LONG));
+    victim.sink.set_lease(None);
     let client = victim.client();
     victim.lend(3);
     send(&client, &[1], &[]);
@@ -975,4 +983,244 @@ fn unread_releases_are_bounded() {
     let _ = hostile.sink.read_to_end(&mut rest);
     assert!(!rest.is_empty());
     assert_eq!(hostile.refused(), error);
+}
+
+/// One client is connected, and another waits where no handle is left.
+fn sink_serves_clients_while_table_is_full() {
+    let mut victim = Victim::new();
+    let client = victim.client();
+    let late = victim.connect();
+    let memfd = memfd();
+    let limit = TableLimit::leave(0);
+    let begun = Instant::now();
+    let sent = victim.sink.send(3, &frame(), &[&memfd], &Stamp::now());
+    let told = victim.sink.event();
+    send(&client, &command(RELEASE, &3u64.to_ne_bytes()), &[]);
+    let free = victim.sink.event();
+    victim.sink.set_timeout(Some(Duration::from_millis(150)));
+    let mut rounds = Vec::new();
+    while begun.elapsed() < Duration::from_millis(450) {
+        rounds.push(victim.sink.event());
+    }
+    drop(limit);
+    assert_eq!(sent, Ok(1));
+    assert!(
+        matches!(told, Ok(SinkEvent::Full(SocketError::Os { .. }))),
+        "{told:?}"
+    );
+    assert!(matches!(free, Ok(SinkEvent::Free(3))), "{free:?}");
+    assert!(rounds.len() <= 4, "{} rounds", rounds.len());
+    for round in rounds {
+        assert!(is_timeout(&round.unwrap_err()));
+    }
+    victim.sink.set_timeout(Some(LONG));
+    assert!(matches!(victim.event(), SinkEvent::Connected(_)));
+    drop(late);
+}
+
+/// One that reads all, and releases nothing.
+fn holder_is_let_go_after_lease() {
+    let mut victim = Victim::new();
+    victim.sink.set_lease(Some(SHORT));
+    let _holder = victim.client();
+    victim.lend(0);
+    victim.lend(1);
+    let begun = Instant::now();
+    let SinkEvent::Gone { reason, .. } = victim.event() else {
+        panic!("nobody is gone");
+    };
+    let expected = GstreamerError::Lease {
+        id: 0,
+        after: SHORT,
+    };
+    assert_eq!(reason, expected);
+    assert!(begun.elapsed() < LONG);
+    assert!(matches!(victim.event(), SinkEvent::Replace(0)));
+    assert!(matches!(victim.event(), SinkEvent::Replace(1)));
+    victim.still_works();
+}
+
+/// What a screen shows is held until there is something else to show.
+fn last_frame_has_no_lease() {
+    let mut victim = Victim::new();
+    victim.sink.set_lease(Some(SHORT));
+    victim.sink.set_timeout(Some(4 * SHORT));
+    let client = victim.client();
+    victim.lend(0);
+    victim.lend(1);
+    send(&client, &command(RELEASE, &0u64.to_ne_bytes()), &[]);
+    assert!(matches!(victim.event(), SinkEvent::Free(0)));
+    assert!(is_timeout(&victim.sink.event().unwrap_err()));
+    assert_eq!(victim.lend(0), 1);
+    send(&client, &command(RELEASE, &1u64.to_ne_bytes()), &[]);
+    assert!(matches!(victim.event(), SinkEvent::Free(1)));
+}
+
+fn peer_is_let_go_when_asked() {
+    let mut victim = Victim::new();
+    let mut stream = victim.connect();
+    let SinkEvent::Connected(peer) = victim.event() else {
+        panic!("nobody is connected");
+    };
+    victim.lend(3);
+    let other = dmashare::share::Peer {
+        uid: !peer.uid,
+        ..peer
+    };
+    assert_eq!(victim.sink.let_go(&other), 0);
+    assert_eq!(victim.sink.let_go(&peer), 1);
+    let SinkEvent::Gone { reason, .. } = victim.event() else {
+        panic!("nobody is gone");
+    };
+    assert_eq!(reason, GstreamerError::LetGo);
+    assert!(matches!(victim.event(), SinkEvent::Replace(3)));
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    victim.still_works();
+}
+
+fn client_holds_bounded_frames() {
+    let mut victim = Victim::new();
+    victim.sink.set_max_frames(2);
+    let client = victim.client();
+    assert_eq!([0, 1, 2].map(|id| victim.lend(id)), [1, 1, 0]);
+    assert!(matches!(victim.event(), SinkEvent::Free(2)));
+    send(&client, &command(RELEASE, &0u64.to_ne_bytes()), &[]);
+    assert!(matches!(victim.event(), SinkEvent::Free(0)));
+    assert_eq!([2, 0].map(|id| victim.lend(id)), [1, 0]);
+}
+
+/// Also of what is no frame a client leaves only so much unread.
+fn commands_without_end_are_bounded() {
+    let mut victim = Victim::new();
+    let _deaf = victim.client();
+    let begun = Instant::now();
+    let mut told = 0;
+    while victim.sink.clients() > 0 {
+        victim.sink.set_caps(&caps());
+        told += 1;
+        assert!(told < 10_000, "they are kept without bound");
+    }
+    assert!(begun.elapsed() < LONG);
+    let SinkEvent::Gone { reason, .. } = victim.event() else {
+        panic!("nobody is gone");
+    };
+    assert!(matches!(reason, GstreamerError::Behind(_)), "{reason}");
+}
+
+/// The kernel bounds the handles that a user has on their way: what some leave
+/// unread is not to cost another one that reads.
+fn in_flight_handles_cost_no_honest_client() {
+    // The bound is the soft limit, and none for a user who may do anything: of
+    // whom this thread is none.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let lowered = rustix::process::Rlimit {
+        current: Some(200),
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, lowered).unwrap();
+    let attack = std::thread::spawn(|| {
+        const NOBODY: libc::c_long = 65534;
+        // SAFETY: three numbers; the system call is about this thread alone.
+        unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        let name = format!("@dmashare in flight {}", std::process::id());
+        let mut sink = Sink::bind(&name, &caps()).unwrap();
+        sink.set_lease(None);
+        sink.set_timeout(Some(LONG));
+        let deaf: Vec<Source> = (0..8).map(|_| Source::connect(&name).unwrap()).collect();
+        let mut honest = Source::connect_timeout(&name, LONG).unwrap();
+        let memfd = memfd();
+        for id in 0..100 {
+            let lent = sink.send(id, &frame(), &[&memfd], &Stamp::now()).unwrap();
+            assert!(lent > 0, "frame {id}");
+            drop(honest.recv().unwrap().unwrap());
+        }
+        sink.set_timeout(Some(Duration::ZERO));
+        let events = std::iter::from_fn(|| sink.event().ok());
+        let gone: Vec<_> = events
+            .filter_map(|event| match event {
+                SinkEvent::Gone { reason, .. } => Some(reason),
+                _ => None,
+            })
+            .collect();
+        drop(deaf);
+        (gone, sink.clients())
+    });
+    let ended = attack.join();
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let (gone, clients) = ended.unwrap();
+    // Those that read nothing, at most.
+    assert!(gone.iter().all(is_timeout), "{gone:?}");
+    assert_eq!(gone.len() + clients, 9);
+}
+
+/// Ten that read nothing, ten that release nothing, and eleven that come one
+/// after the other and hold on: to one that keeps the frame it shows.
+fn honest_client_gets_frames_among_hostile() {
+    const POOL: u64 = 8;
+    const TICKS: u32 = 150;
+    const TICK: Duration = Duration::from_millis(20);
+    let mut victim = Victim::new();
+    let path = victim.folder.path().join("s");
+    let mut deaf: Vec<UnixStream> = (0..10).map(|_| victim.connect()).collect();
+    victim.sink.set_timeout(Some(Duration::ZERO));
+    let _ = victim.sink.event();
+    let mut holders: Vec<Source> = Vec::new();
+    let mut held = Vec::new();
+    let mut honest = Source::connect(&path).unwrap();
+    let honest = std::thread::spawn(move || {
+        let mut frames = 0;
+        let mut shown = None;
+        while let Ok(Some(frame)) = honest.recv() {
+            frames += 1;
+            drop(shown.replace(frame));
+        }
+        frames
+    });
+    let memfds: Vec<Buffer> = (0..POOL).map(|_| memfd()).collect();
+    let mut free: Vec<u64> = (0..POOL).collect();
+    let mut longest = Duration::ZERO;
+    let begun = Instant::now();
+    for tick in 0..TICKS {
+        if (holders.len() < 10 || tick % 10 == 0 && holders.len() < 21)
+            && let Some(stream) = victim.connect_now()
+        {
+            stream.set_nonblocking(false).unwrap();
+            let mut source = Source::from_fd(stream.into()).unwrap();
+            source.set_timeout(Some(Duration::ZERO));
+            holders.push(source);
+        }
+        for source in &mut holders {
+            if let Ok(SourceEvent::Frame(frame)) = source.event() {
+                held.push(frame);
+            }
+        }
+        let next = begun + TICK * tick;
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            victim.sink.set_timeout(Some(left));
+            match victim.sink.event() {
+                Ok(SinkEvent::Free(id) | SinkEvent::Replace(id)) => free.push(id),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        if let Some(id) = free.pop() {
+            let memfd = &memfds[usize::try_from(id).unwrap()];
+            let sending = Instant::now();
+            let sent = victim.sink.send(id, &frame(), &[memfd], &Stamp::now());
+            longest = longest.max(sending.elapsed());
+            sent.unwrap();
+        }
+    }
+    assert_eq!(holders.len(), 21);
+    drop(victim);
+    let frames = honest.join().unwrap();
+    deaf.clear();
+    assert!(frames >= TICKS * 9 / 10, "{frames} of {TICKS} frames");
+    assert!(
+        longest < Duration::from_millis(250),
+        "a send took {longest:?}"
+    );
 }

@@ -51,6 +51,17 @@ pub(crate) fn refuse_pidfds(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
+/// `SIOCOUTQ`: the memory that the kernel needs for what the peer has not read,
+/// in bytes.
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes an int at `bytes`.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => usize::try_from(bytes).map_err(|_| Errno::INVAL),
+        _ => Err(last_error()),
+    }
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }

@@ -1,17 +1,14 @@
-//! Commands over a stream: what came of the one that is on its way, and sending.
+//! Commands over a stream: reassembles those that come, and writes others.
 
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use super::GstreamerError;
 use crate::buffer::Buffer;
 use crate::share::SocketError;
 use crate::share::arrival::{Arrival, Parcel, Stop};
-use crate::share::handles;
-use crate::share::wait::until_ready;
 
 /// The most bytes that may follow the header of a command. Caps have some
 /// hundred, a buffer with metas some thousand.
@@ -123,24 +120,4 @@ pub(super) fn command(kind: u32, payload: &[u8]) -> Vec<u8> {
     bytes.extend(length.to_ne_bytes());
     bytes.extend(payload);
     bytes
-}
-
-/// Sends all of it, until so much time has passed since `begun`.
-pub(super) fn send(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    handles: &[BorrowedFd<'_>],
-    begun: Instant,
-    patience: Duration,
-) -> Result<(), SocketError> {
-    let mut sent = 0;
-    let left = patience.saturating_sub(begun.elapsed());
-    until_ready("sendmsg", socket, PollFlags::OUT, Some(left), || {
-        while sent < bytes.len() {
-            let handles = if sent == 0 { handles } else { &[] };
-            sent += handles::send(socket, &bytes[sent..], handles)?;
-        }
-        Ok(())
-    })
-    .map_err(crate::share::socket::peer_gone)
 }

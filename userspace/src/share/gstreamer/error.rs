@@ -1,5 +1,7 @@
 //! What can go wrong with GStreamer at the other end.
 
+use std::time::Duration;
+
 use super::{CapsError, MAX_PAYLOAD};
 use crate::buffer::Kind;
 use crate::frame::{Fourcc, FrameError, MAX_PLANES};
@@ -116,6 +118,25 @@ pub enum GstreamerError {
     /// closed.
     #[error("the peer left {0} bytes of releases unread: is that an unixfdsink?")]
     Unread(usize),
+    /// A client left more unread than it may, and others need the room: it is
+    /// disconnected.
+    #[error("the client left {0} bytes unread; it must read what is sent to it")]
+    Behind(usize),
+    /// A client held a buffer for longer than its lease: it is disconnected.
+    #[error("the client held buffer {id} for {after:?}; raise Sink::set_lease where it may")]
+    Lease {
+        /// The buffer.
+        id: u64,
+        /// The lease.
+        after: Duration,
+    },
+    /// A client held buffers while all were lent and another client had fewer: it
+    /// is disconnected.
+    #[error("the client held {0} buffers while none was free; lend from a larger pool")]
+    Starved(usize),
+    /// The caller let the client go, by [`Sink::let_go`](super::Sink::let_go).
+    #[error("the client was let go")]
+    LetGo,
     /// A client released what it does not have: it is disconnected.
     #[error("the peer released buffer {0}, which it does not have")]
     NotLent(u64),
