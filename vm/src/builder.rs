@@ -12,7 +12,7 @@ use crate::debian::{FileSystem, Index, Kernel, hex};
 use crate::error::first_line;
 use crate::fault::FAULTY;
 use crate::progress::note;
-use crate::qemu::{Machine, Memory, Share, memfd};
+use crate::qemu::{Access, Machine, Memory, Share, memfd};
 use crate::snapshot::Place;
 use crate::vm::Order;
 use crate::{Accel, Error, Origin, Vm, accel, command_line, display, identity, initramfs, qemu};
@@ -171,6 +171,12 @@ impl Builder {
     }
 
     /// Let the guest read and write this folder of the host, at the same path.
+    ///
+    /// What the guest makes there is on the host a plain file or folder of the user's
+    /// who runs this, with the mode that the umask leaves. Owners, modes and types that
+    /// the guest gives (setuid, device nodes, links) are seen by guests only. They are
+    /// kept in extended attributes, or in folders called `.virtfs_metadata` where the
+    /// file system has none.
     pub fn share_writable(mut self, folder: impl Into<PathBuf>) -> Builder {
         self.shares.push((folder.into(), true));
         self
@@ -511,13 +517,17 @@ impl Builder {
         // One in another is mounted after it, or it would be out of sight.
         folders.sort_by_key(|(path, _)| path.components().count());
         let shares = folders.into_iter().enumerate();
-        Ok(shares
-            .map(|(at, (path, writable))| Share {
-                path,
-                tag: format!("share{at}"),
-                writable,
+        shares
+            .map(|(at, (path, writable))| {
+                let access = match writable {
+                    true => Access::to_write(&path)
+                        .map_err(Error::io(format!("share {} to write", path.display())))?,
+                    false => Access::Read,
+                };
+                let tag = format!("share{at}");
+                Ok(Share { path, tag, access })
             })
-            .collect())
+            .collect()
     }
 
     fn mounts(&self, root: FileSystem) -> Vec<Mount> {

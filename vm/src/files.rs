@@ -11,8 +11,33 @@ use crate::{Command, Error, Event, Process, Vm};
 /// How long nothing may move.
 const STALL: Duration = Duration::from_secs(60);
 
+/// How much of its complaint is kept.
+const COMPLAINT: usize = 4096;
+
+/// The longest line that a file's permissions and size take.
+const HEAD: usize = 64;
+
 /// How much of a file is read at once.
 const PART: usize = 256 << 10;
+
+/// Bounds for [`Vm::read_file_within`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes that are taken; 1 GiB by default.
+    pub bytes: u64,
+    /// How long it may take in all. `None`, the default: as long as something moves
+    /// once a minute.
+    pub time: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            bytes: 1 << 30,
+            time: None,
+        }
+    }
+}
 
 impl Vm {
     /// Write this into a file of the guest's, with these permissions. Its folder is
@@ -53,7 +78,7 @@ impl Vm {
                 }
                 sent
             });
-            let ended = finish(process, |_| Ok(()), &what);
+            let ended = finish(process, |_| Ok(()), true, &what);
             stop.store(true, Ordering::Relaxed);
             match (ended, writer.join()) {
                 // What could not be read is the reason for the other.
@@ -66,10 +91,13 @@ impl Vm {
         })
     }
 
-    /// Copy what is in a file of the guest's to `to`; the file's permissions.
+    /// Copies the content of a regular file of the guest's to `to`, and returns the
+    /// file's permissions, without setuid, setgid and sticky bits. It is bounded by
+    /// [`Limits::default`].
     ///
     /// # Errors
-    /// What the guest's file system or `to` did not allow, and whatever ended the
+    /// What the guest's file system or `to` did not allow; a file that is too large, or
+    /// no regular one (a link is followed to what it means); and whatever ended the
     /// guest.
     ///
     /// ```no_run
@@ -81,26 +109,49 @@ impl Vm {
     /// # }
     /// ```
     pub fn read_file(&self, path: impl Into<String>, to: &mut impl Write) -> Result<u32, Error> {
+        self.read_file_within(path, to, Limits::default())
+    }
+
+    /// The same within these limits.
+    ///
+    /// # Errors
+    /// Those of [`read_file`](Vm::read_file), a file of more than `limits.bytes`, and
+    /// [`Error::Hang`] where the copy takes longer than `limits.time`, after which the
+    /// guest is ended, too.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: boots a guest.
+    /// # fn f(vm: &dmashare_vm::Vm) -> Result<(), dmashare_vm::Error> {
+    /// use dmashare_vm::Limits;
+    /// let mut trace = Vec::new();
+    /// let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+    /// vm.read_file_within("/tmp/trace", &mut trace, limits)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_file_within(
+        &self,
+        path: impl Into<String>,
+        to: &mut impl Write,
+        limits: Limits,
+    ) -> Result<u32, Error> {
         let path = path.into();
-        let process = self.helper([READ_FILE, &path]).spawn()?;
-        drop(process.stdin());
-        // The first line; then everything is the file's.
-        let mut mode = None;
-        let mut head = Vec::new();
-        let keep = |bytes: &[u8]| match mode {
-            Some(_) => to.write_all(bytes),
-            None => {
-                head.extend(bytes);
-                let Some(end) = head.iter().position(|byte| *byte == b'\n') else {
-                    return Ok(());
-                };
-                let digits = String::from_utf8_lossy(&head[..end]);
-                mode = Some(u32::from_str_radix(&digits, 8).map_err(io::Error::other)?);
-                to.write_all(&head[end + 1..])
-            }
+        let helper = self.helper([READ_FILE, &path]);
+        let helper = match limits.time {
+            Some(time) => helper.deadline(time),
+            None => helper,
         };
-        finish(process, keep, &|| format!("read {path} in the guest"))?;
-        Ok(mode.unwrap_or_default())
+        let process = helper.spawn()?;
+        drop(process.stdin());
+        let mut incoming = Incoming::new(limits.bytes);
+        let keep = |bytes: &[u8]| incoming.push(bytes, to);
+        let what = || format!("read {path} in the guest");
+        finish(process, keep, limits.time.is_none(), &what)?;
+        // A helper that says nothing has been tampered with.
+        incoming.mode.ok_or_else(|| Error::Io {
+            what: what(),
+            source: io::Error::other("its permissions did not come"),
+        })
     }
 
     fn helper<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command<'_> {
@@ -112,6 +163,7 @@ impl Vm {
 fn finish(
     mut process: Process<'_>,
     mut keep: impl FnMut(&[u8]) -> io::Result<()>,
+    renew: bool,
     what: &dyn Fn() -> String,
 ) -> Result<(), Error> {
     let failed = |source| Error::Io {
@@ -126,9 +178,14 @@ fn finish(
                     process.signal(libc::SIGKILL)?;
                     return Err(failed(source));
                 }
-                process.renew();
+                if renew {
+                    process.renew();
+                }
             }
-            Event::Stderr(bytes) => said.extend(bytes),
+            Event::Stderr(bytes) => {
+                let room = COMPLAINT.saturating_sub(said.len());
+                said.extend(&bytes[..bytes.len().min(room)]);
+            }
             Event::Exit(Exit::Code(0)) => return Ok(()),
             Event::Exit(exit) => {
                 let said = String::from_utf8_lossy(&said).trim().to_owned();
@@ -139,6 +196,68 @@ fn finish(
                 return Err(failed(io::Error::other(reason)));
             }
         }
+    }
+}
+
+/// A file that comes from the guest, which may have been tampered with.
+struct Incoming {
+    /// The first line, as far as it has come.
+    head: Vec<u8>,
+    /// The permissions, once that line has come.
+    mode: Option<u32>,
+    /// How many bytes may follow.
+    left: u64,
+    limit: u64,
+}
+
+impl Incoming {
+    fn new(limit: u64) -> Incoming {
+        Incoming {
+            head: Vec::new(),
+            mode: None,
+            left: limit,
+            limit,
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8], to: &mut impl Write) -> io::Result<()> {
+        if self.mode.is_some() {
+            return self.content(bytes, to);
+        }
+        self.head.extend(bytes);
+        let wrong = || io::Error::other("its permissions and size are not readable");
+        let Some(end) = self.head.iter().position(|byte| *byte == b'\n') else {
+            return match self.head.len() > HEAD {
+                true => Err(wrong()),
+                false => Ok(()),
+            };
+        };
+        let head = std::mem::take(&mut self.head);
+        let line = str::from_utf8(&head[..end]).map_err(|_| wrong())?;
+        let (mode, size) = line.split_once(' ').ok_or_else(wrong)?;
+        let mode = u32::from_str_radix(mode, 8).map_err(|_| wrong())?;
+        let size: u64 = size.parse().map_err(|_| wrong())?;
+        if size > self.limit {
+            return Err(self.too_large());
+        }
+        self.mode = Some(mode & 0o777);
+        self.content(&head[end + 1..], to)
+    }
+
+    fn content(&mut self, bytes: &[u8], to: &mut impl Write) -> io::Result<()> {
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or_else(|| self.too_large())?;
+        to.write_all(bytes)
+    }
+
+    fn too_large(&self) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "it has more than the {} bytes that may be taken",
+                self.limit
+            ),
+        )
     }
 }
 
@@ -160,4 +279,43 @@ fn copy(mut from: impl Read, to: &mut impl Write, stop: &AtomicBool) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The permissions and what was written of what came in these pieces.
+    fn take(pieces: &[&str], limit: u64) -> Result<(u32, String), String> {
+        let (mut incoming, mut to) = (Incoming::new(limit), Vec::new());
+        for piece in pieces {
+            let pushed = incoming.push(piece.as_bytes(), &mut to);
+            pushed.map_err(|error| error.to_string())?;
+        }
+        let mode = incoming.mode.ok_or("no permissions")?;
+        Ok((mode, String::from_utf8(to).unwrap()))
+    }
+
+    #[test]
+    fn special_bits_do_not_come_out() {
+        let took = take(&["77", "77 4\nab", "cd"], 4);
+        assert_eq!(took, Ok((0o777, "abcd".to_owned())));
+        let took = take(&["640 0\nof /proc"], 100);
+        assert_eq!(took, Ok((0o640, "of /proc".to_owned())));
+    }
+
+    #[test]
+    fn tampered_helper_is_bounded() {
+        for (pieces, expected) in [
+            (&["644 5\n"][..], "more than the 4 bytes"),
+            (&["644 0\nabc", "de"], "more than the 4 bytes"),
+            (&["644\n"], "not readable"),
+            (&["rw 4\n"], "not readable"),
+            (&[&"6".repeat(HEAD + 1)], "not readable"),
+            (&[], "no permissions"),
+        ] {
+            let error = take(pieces, 4).unwrap_err();
+            assert!(error.contains(expected), "{pieces:?}: {error}");
+        }
+    }
 }

@@ -58,6 +58,7 @@ pub use builder::Builder;
 pub use command::{Command, Event, Output, Process, Signaller, Stdin};
 pub use dmashare_vm_init::{Exit, MODULE_FILES, Ready, WindowSize};
 pub use error::Error;
+pub use files::Limits;
 pub use guest_options::GuestOptions;
 pub use parts::Parts;
 pub use snapshot::Snapshot;

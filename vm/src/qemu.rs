@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -28,7 +28,66 @@ use crate::{Arch, Error};
 pub(crate) struct Share {
     pub(crate) path: PathBuf,
     pub(crate) tag: String,
-    pub(crate) writable: bool,
+    pub(crate) access: Access,
+}
+
+/// What a guest may do in a folder of the host.
+///
+/// QEMU keeps the metadata that a guest gives to files (owners, modes, types) apart
+/// from the files themselves, which are plain files and folders of QEMU's user on the
+/// host. With the models `passthrough` and `none`, a guest of root's could make device
+/// nodes and setuid programs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// QEMU refuses every request that would change anything.
+    Read,
+    /// Metadata is kept in extended attributes, `user.virtfs.*`.
+    WriteToAttributes,
+    /// Metadata is kept in folders called `.virtfs_metadata`, where the host's file
+    /// system has no such attributes.
+    WriteToFiles,
+}
+
+impl Access {
+    /// The way to write to this folder.
+    ///
+    /// # Errors
+    /// Those of making a file in it.
+    pub(crate) fn to_write(folder: &Path) -> io::Result<Access> {
+        let probe = tempfile::tempfile_in(folder)?;
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::fsetxattr(&probe, "user.virtfs.probe", b"", flags) {
+            Ok(()) => Ok(Access::WriteToAttributes),
+            Err(Errno::NOTSUP) => Ok(Access::WriteToFiles),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// In the words of QEMU's `-fsdev`.
+    fn words(self) -> String {
+        let model = match self {
+            // Nothing is made: the files are as the host has them.
+            Access::Read => return "security_model=none,readonly=on".into(),
+            Access::WriteToAttributes => "mapped-xattr",
+            Access::WriteToFiles => "mapped-file",
+        };
+        // As any other program of this user would make them.
+        let mask = umask();
+        format!(
+            "security_model={model},readonly=off,fmode=0{:o},dmode=0{:o}",
+            0o666 & !mask,
+            0o777 & !mask
+        )
+    }
+}
+
+/// The umask of this process. Read from /proc: umask(2) would change it under other
+/// threads.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok())
+        .unwrap_or(0o022)
 }
 
 impl Share {
@@ -39,7 +98,7 @@ impl Share {
             target: self.path.to_string_lossy().into_owned(),
             fstype: "9p".into(),
             options: "trans=virtio,version=9p2000.L,msize=512000,cache=mmap".into(),
-            read_only: !self.writable,
+            read_only: self.access == Access::Read,
         }
     }
 }
@@ -330,8 +389,8 @@ fn arguments(command: &mut Command, machine: &Machine) {
         command.args([
             "-fsdev",
             &format!(
-                "local,id=share{at},security_model=none,multidevs=remap,readonly={},path={}",
-                if share.writable { "off" } else { "on" },
+                "local,id=share{at},{},multidevs=remap,path={}",
+                share.access.words(),
                 escape(&share.path.to_string_lossy())
             ),
             "-device",
@@ -378,4 +437,23 @@ fn path_of(file: &File) -> String {
 
 pub(crate) fn memfd(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writable_share_keeps_metadata_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let access = Access::to_write(folder.path()).unwrap();
+        assert_ne!(access, Access::Read);
+        let words = access.words();
+        assert!(words.starts_with("security_model=mapped-"), "{words}");
+        // As any other file here is made.
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mode = std::os::unix::fs::MetadataExt::mode(&file.metadata().unwrap()) & 0o777;
+        assert!(words.contains(&format!("fmode=0{mode:o},")), "{words}");
+    }
 }

@@ -17,7 +17,7 @@ use crate::console::Console;
 use crate::flow::Flow;
 use crate::guest::{BootFailure, Guest, lock};
 use crate::line::Line;
-use crate::qemu::{Machine, Memory, Qemu, Share, Start};
+use crate::qemu::{Access, Machine, Memory, Qemu, Share, Start};
 use crate::qmp::{Qmp, Saved};
 use crate::snapshot::{About, Image, Snapshot};
 use crate::{Command, Error};
@@ -416,7 +416,8 @@ impl Vm {
     /// What ended it before, told apart as in [`Error`], and a fault that its
     /// kernel found in itself.
     pub fn end(self) -> Result<(), Error> {
-        if self.order.machine.shares.iter().any(|share| share.writable) {
+        let writable = |share: &Share| share.access != Access::Read;
+        if self.order.machine.shares.iter().any(writable) {
             match self.shares(Kind::Unmount, SHARES) {
                 // One that cannot be unmounted has all that was written, too.
                 Ok(()) | Err(BootFailure::Reported(_)) => {}

@@ -9,6 +9,8 @@ mod files;
 mod flow;
 #[path = "guest/here.rs"]
 mod here;
+#[path = "guest/hostile.rs"]
+mod hostile;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;

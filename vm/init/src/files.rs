@@ -3,9 +3,9 @@
 //! So a slow or full file system holds up nobody else, and a large file comes in
 //! the pieces that programs' input and output come in.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use dmashare_vm_init::{READ_FILE, WRITE_FILE};
@@ -62,13 +62,25 @@ fn write(path: &Path, mode: &str) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> io::Result<()> {
-    let mut file = File::open(path)?;
+    // A FIFO without a writer, or a device, must not hold it up.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut file = options.open(path)?;
     let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::Error::other("is a folder"));
+    if !metadata.is_file() {
+        let kind = metadata.file_type();
+        let what = match kind {
+            _ if kind.is_dir() => "a folder",
+            _ if kind.is_char_device() || kind.is_block_device() => "a device",
+            _ => "a FIFO or a socket",
+        };
+        return Err(io::Error::other(format!(
+            "is {what}: expected a regular file"
+        )));
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{:o}", metadata.permissions().mode() & 0o7777)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    writeln!(out, "{mode:o} {}", metadata.len())?;
     io::copy(&mut file, &mut out)?;
     out.flush()
 }

@@ -30,8 +30,8 @@ pub const SELF: &str = "/proc/self/exe";
 /// standard output says that it moves on.
 pub const WRITE_FILE: &str = "write-file";
 
-/// `SELF READ_FILE PATH`: its standard output is a line with the mode, in octal
-/// digits, and then what is in the file.
+/// `SELF READ_FILE PATH`: its standard output is a line with the permissions, in octal
+/// digits, and the size, and then the content of the file, which must be a regular one.
 pub const READ_FILE: &str = "read-file";
 
 /// What init says on the console of a machine that has nothing to mount: its

@@ -1,22 +1,29 @@
 //! `--copy-in` and `--copy-out`: files that the guest gets and gives.
 
 use std::fs::{File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::cache::write_with;
-use crate::{Error, Vm};
+use crate::{Error, Limits, Vm};
 
 #[derive(Args)]
 pub(super) struct Copies {
     /// A file of the host's that the guest is to have, with its permissions
     #[arg(long, value_name = "HOST:GUEST", value_parser = incoming)]
     copy_in: Vec<Incoming>,
-    /// A file that the host is to have when the program has ended
+    /// A regular file that the host is to have when the program has ended, with its
+    /// permissions but for setuid, setgid and sticky bits; all of them have as much time
+    /// together as the program has (--deadline)
     #[arg(long, value_name = "GUEST:HOST", value_parser = outgoing)]
     copy_out: Vec<Outgoing>,
+    /// The most MiB that a file of --copy-out may have
+    #[arg(long, value_name = "MIB", default_value = "1024")]
+    copy_out_limit: u32,
 }
 
 #[derive(Clone)]
@@ -59,13 +66,25 @@ impl Copies {
         Ok(())
     }
 
-    pub(super) fn copy_out(&self, vm: &Vm) -> Result<(), Error> {
+    pub(super) fn copy_out(&self, vm: &Vm, longest: Duration) -> Result<(), Error> {
+        let began = Instant::now();
         for Outgoing { guest, host } in &self.copy_out {
             let host = match host.is_dir() {
                 true => host.join(Path::new(guest).file_name().unwrap_or_default()),
                 false => host.clone(),
             };
-            copy_out(vm, guest, &host)?;
+            let limits = Limits {
+                bytes: u64::from(self.copy_out_limit) << 20,
+                time: Some(longest.saturating_sub(began.elapsed())),
+            };
+            copy_out(vm, guest, &host, limits).map_err(|error| match error {
+                Error::Io { what, source } if source.kind() == io::ErrorKind::FileTooLarge => {
+                    let source =
+                        io::Error::other(format!("{source}; --copy-out-limit raises that"));
+                    Error::Io { what, source }
+                }
+                other => other,
+            })?;
         }
         Ok(())
     }
@@ -95,7 +114,7 @@ pub(super) fn copy_in(vm: &Vm, host: &Path, guest: &str) -> Result<(), Error> {
 }
 
 /// Whole or not at all, with its permissions; into a device or a FIFO as it comes.
-fn copy_out(vm: &Vm, guest: &str, host: &Path) -> Result<(), Error> {
+fn copy_out(vm: &Vm, guest: &str, host: &Path, limits: Limits) -> Result<(), Error> {
     let failed = |source| Error::io(host.to_string_lossy())(source);
     write_with(host, failed, |file| {
         // A device's permissions are its own.
@@ -106,7 +125,7 @@ fn copy_out(vm: &Vm, guest: &str, host: &Path) -> Result<(), Error> {
         };
         // For its owner only, until it is known for whom else.
         permit(file, 0o600).map_err(failed)?;
-        let mode = vm.read_file(guest, file)?;
+        let mode = vm.read_file_within(guest, file, limits)?;
         permit(file, mode).map_err(failed)
     })
 }

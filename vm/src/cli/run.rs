@@ -97,7 +97,7 @@ fn in_guest(
     })?;
     drop(process);
     let as_expected = options.screen.check(&vm, expected)?;
-    options.copies.copy_out(&vm)?;
+    options.copies.copy_out(&vm, options.deadline)?;
     vm.end()?;
     Ok(match (status, as_expected) {
         (0, false) => 1,

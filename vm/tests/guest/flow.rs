@@ -72,11 +72,12 @@ fn what_was_said_in_time_is_read_at_leisure() {
 #[test]
 fn a_signal_after_the_end_of_the_program_ends_us() {
     let folder = tempfile::tempdir().unwrap();
-    let endless = format!("/dev/zero:{}", folder.path().join("zeros").display());
-    let mut command = cargo_vm(&["run", "--copy-out", &endless, "--", "echo", "ready"]);
+    let long = format!("/tmp/zeros:{}", folder.path().join("zeros").display());
+    let script = "truncate -s 1G /tmp/zeros; echo ready";
+    let mut command = cargo_vm(&["run", "--copy-out", &long, "--", "sh", "-c", script]);
     let (mut child, _stdout) = started_with(&mut command, "ready");
     let qemu = qemu_of(&child);
-    // The copying has begun, and has no end.
+    // The copying has begun, and takes long.
     wait_until("a file is copied", || {
         let mut files = folder.path().read_dir().unwrap().flatten();
         files.any(|file| file.metadata().is_ok_and(|stat| stat.len() > 0))

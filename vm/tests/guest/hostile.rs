@@ -1,0 +1,87 @@
+//! Guests whose root means harm.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use super::guest;
+use super::here::{cargo_vm, said};
+
+/// What a guest makes in a folder of the host, and what is on the host then.
+#[test]
+fn share_keeps_guest_metadata_out() {
+    // With user attributes, and (before Linux 6.6) without.
+    for parent in [env!("CARGO_TARGET_TMPDIR"), "/dev/shm"] {
+        let folder = tempfile::tempdir_in(parent).unwrap();
+        std::fs::write(folder.path().join("ours"), "ours").unwrap();
+        let before = folder.path().join("ours").metadata().unwrap();
+        let vm = guest().share_writable(folder.path()).boot().unwrap();
+        let script = "set -e; mknod disk b 254 0; chmod 666 disk; mknod pipe p; \
+            cp /bin/busybox root; chown 0:0 root; chmod 4777 root; \
+            ln -s /etc/shadow link; mkdir all; chmod 7777 all; \
+            chmod 4777 ours; chown 7:7 ours; echo made >made; chmod 0 made; \
+            stat -c '%a %F' disk root all; readlink link; test -p pipe";
+        let output = vm
+            .command("sh")
+            .args(["-c", script])
+            .current_dir(folder.path().to_str().unwrap())
+            .output()
+            .unwrap();
+        // To the guest it is as it made it.
+        assert!(output.success(), "{parent}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            said,
+            "666 block special file\n4777 regular file\n7777 directory\n/etc/shadow\n"
+        );
+        vm.end().unwrap();
+        // To the host all of it is plain.
+        for name in ["disk", "pipe", "root", "link", "made", "all"] {
+            let stat = folder.path().join(name).symlink_metadata().unwrap();
+            let kind = stat.file_type();
+            assert_eq!(kind.is_dir(), name == "all", "{parent}/{name}: {kind:?}");
+            assert!(kind.is_dir() || kind.is_file(), "{parent}/{name}: {kind:?}");
+            assert!(!kind.is_block_device() && !kind.is_fifo());
+            assert_eq!(
+                stat.mode() & 0o7022,
+                0,
+                "{parent}/{name}: {:o}",
+                stat.mode()
+            );
+            assert_eq!(stat.uid(), before.uid());
+        }
+        let made = std::fs::read_to_string(folder.path().join("made"));
+        assert_eq!(made.unwrap(), "made\n");
+        let after = folder.path().join("ours").metadata().unwrap();
+        assert_eq!((after.mode(), after.uid()), (before.mode(), before.uid()));
+    }
+}
+
+#[test]
+fn copy_out_takes_bounded_regular_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let copy = |options: &[&str], script: &str, file: &str| {
+        let copy = format!("{file}:{}", out.display());
+        let mut command = cargo_vm(&["run", "--copy-out", &copy]);
+        command.args(options).args(["--", "sh", "-c", script]);
+        said(command.spawn().unwrap())
+    };
+    let (status, text) = copy(&[], "echo x >/tmp/f; chmod 7777 /tmp/f", "/tmp/f");
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(out.metadata().unwrap().mode() & 0o7777, 0o777);
+    std::fs::remove_file(&out).unwrap();
+    let refused = |expected: &str, options: &[&str], script: &str| {
+        let (status, text) = copy(options, script, "/tmp/f");
+        assert_eq!(status, Some(2), "{text}");
+        assert!(text.contains(expected), "{text}");
+        let left = folder.path().read_dir().unwrap().count();
+        assert_eq!(left, 0, "{expected}");
+    };
+    refused("is a device", &[], "ln -s /dev/zero /tmp/f");
+    refused("is a FIFO", &[], "mknod /tmp/f p");
+    let large = "truncate -s 3M /tmp/f";
+    refused("--copy-out-limit", &["--copy-out-limit", "2"], large);
+    // One that never ends, from a guest that takes part in it.
+    let (status, text) = copy(&["--deadline", "5s"], "truncate -s 1G /tmp/f", "/tmp/f");
+    assert_eq!(status, Some(73), "{text}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+}
