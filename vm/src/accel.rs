@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache;
 use crate::debian::Kernel;
 use crate::qemu::{Machine, Memory, Qemu, Start};
-use crate::{Arch, Error, identity, initramfs};
+use crate::{Arch, Error, digest, identity, initramfs};
 
 /// Who runs the guest's instructions.
 ///
@@ -163,7 +163,7 @@ fn find(kernel: &Kernel) -> Result<Verdict, Error> {
         return Ok(Verdict::at_once(false, format!("/dev/kvm: {error}")));
     }
     let qemu = kernel.debian.tool(Arch::HOST.qemu())?;
-    let host = format!("{} {}", identity::host_boot(), identity::of_tool(&qemu));
+    let host = format!("{} {}", digest::host_boot(), identity::of_tool(&qemu));
     let cache = kernel.debian.cache();
     let file = cache.folder().join(FOLDER).join("kvm.json");
     let image = identity::of_file(&kernel.vmlinux);

@@ -15,7 +15,9 @@ use crate::progress::note;
 use crate::qemu::{Access, Machine, Memory, Share, memfd};
 use crate::snapshot::Place;
 use crate::vm::Order;
-use crate::{Accel, Error, Origin, Vm, accel, command_line, display, identity, initramfs, qemu};
+use crate::{
+    Accel, Error, Origin, Vm, accel, command_line, digest, display, identity, initramfs, qemu,
+};
 
 /// What the guest needs before it has a root: disks, shares and the agent's port.
 pub(crate) const FIRST_MODULES: [&str; 7] = [
@@ -414,7 +416,7 @@ impl Builder {
     fn key(&self, machine: &Machine, root: FileSystem) -> Result<String, Error> {
         let mut hash = Sha256::new();
         let mut with = |part: &dyn std::fmt::Debug| hash.update(format!("{part:?}\n"));
-        with(&identity::host_boot());
+        with(&digest::host_boot());
         with(&identity::of_tool(&machine.qemu));
         let shares = machine.shares.len();
         with(&qemu::words(&Machine {

@@ -18,16 +18,16 @@
 //! # Ok::<(), Error>(())
 //! ```
 
-use std::convert::identity;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, fcntl_lock, flock, statvfs};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::{self, Item};
 use crate::progress::{note, size};
 
 /// Marks an artefact that is whole; holds what [`Stamp`] says.
@@ -63,6 +63,35 @@ pub enum Error {
         "{}: a cache folder's name must be UTF-8 without quotes or line ends; set DMASHARE_VM_CACHE to another folder", .0.display()
     )]
     Name(PathBuf),
+    /// The cache, or a folder that it is in, belongs to somebody else.
+    #[error(
+        "{}: belongs to user {owner}, who could replace what is run from the cache {}; set DMASHARE_VM_CACHE to a folder of your own", .path.display(), .cache.display()
+    )]
+    NotOurs {
+        /// The cache.
+        cache: PathBuf,
+        /// What belongs to another.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Others may write to the cache, or replace it.
+    #[error(
+        "{}: other users may write here (mode {mode:04o}), and could replace what is run from the cache {}; run `chmod go-w {}`, or set DMASHARE_VM_CACHE to a folder of your own", .path.display(), .cache.display(), .path.display()
+    )]
+    OpenToOthers {
+        /// The cache.
+        cache: PathBuf,
+        /// What they may write to.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A folder of the cache is a link.
+    #[error(
+        "{}: is a link, and nothing in a cache is found through one; remove it, or set DMASHARE_VM_CACHE to the folder that the cache is to be in", .0.display()
+    )]
+    Link(PathBuf),
     /// The kernel refused an operation on a file or folder.
     #[error("{}: cannot {operation}: {source}", .path.display())]
     Io {
@@ -127,13 +156,20 @@ pub struct Lock {
     _file: File,
 }
 
-/// How many files an artefact has and how many bytes are in them. Cheap to
-/// check (4,500 files of a kernel: some 20 ms), and it sees what does happen to
-/// a cache: files cut short, emptied by a crash, or deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How many files an artefact has, how many bytes are in them, and a digest of all of
+/// it. Files cut short or deleted are seen at once. What is in them is read anew where
+/// the kernel's word on them is another than when it was read last, and after a boot of
+/// the host: 4,500 files of a kernel take some 20 ms to look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     files: u64,
     bytes: u64,
+    /// [`digest::of_contents`]; none where an earlier version made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    /// [`digest::of_metadata`] of when it was read last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<String>,
 }
 
 impl Cache {
@@ -167,18 +203,26 @@ impl Cache {
         Self::at(folder)
     }
 
-    /// Opens a cache in `folder`, making it where it is missing, and removes
-    /// what killed runs left half-made.
+    /// Opens a cache in `folder`, making it where it is missing (for its owner alone),
+    /// and removes what killed runs left half-made.
     ///
     /// # Errors
     /// [`Error::Io`] where the folder cannot be made or written to,
-    /// [`Error::Name`] for a name that apt could not be told.
+    /// [`Error::Name`] for a name that apt could not be told. [`Error::NotOurs`],
+    /// [`Error::OpenToOthers`] and [`Error::Link`] where another user could have put
+    /// something there, or could replace it.
     pub fn at(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = std::path::absolute(folder.as_ref()).map_err(Error::io("find", folder))?;
         let name = folder.to_str().ok_or_else(|| Error::Name(folder.clone()))?;
         if name.contains(['"', '\n', '\r']) {
             return Err(Error::Name(folder));
         }
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&folder);
+        made.map_err(Error::io("make the folder", &folder))?;
+        // Without links in it, one of which could point elsewhere in a moment.
+        let folder = folder.canonicalize().map_err(Error::io("find", &folder))?;
+        guard(&folder)?;
         let locks = folder.join("locks");
         fs::create_dir_all(&locks).map_err(Error::io("make the folder", &locks))?;
         let cache = Self { folder };
@@ -247,7 +291,7 @@ impl Cache {
         let what = format!("{kind} {key}");
         let folder = self.folder.join(kind).join(key);
         let _lock = self.lock(&format!("{kind}.{key}"))?;
-        match check(&folder) {
+        match self.check(&folder) {
             Check::Whole => {
                 touch(&folder);
                 return Ok(folder);
@@ -264,7 +308,7 @@ impl Cache {
         self.room_for(&what, need)?;
         fs::create_dir_all(&making).map_err(Error::io("make the folder", &making))?;
         let made = make(&making).and_then(|()| {
-            seal(&making)?;
+            self.seal(&making)?;
             fs::rename(&making, &folder).map_err(Error::io("rename", &making))?;
             Ok(())
         });
@@ -281,7 +325,7 @@ impl Cache {
     /// ask for it is to use it.
     pub(crate) fn whole(&self, kind: &str, key: &str) -> Option<PathBuf> {
         let folder = self.folder.join(kind).join(key);
-        let Check::Whole = check(&folder) else {
+        let Check::Whole = self.check(&folder) else {
             return None;
         };
         touch(&folder);
@@ -434,6 +478,7 @@ impl Cache {
         let file = File::options()
             .create(true)
             .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(Error::io("open", &path))?;
         Ok((path, file))
@@ -448,6 +493,70 @@ impl Cache {
         }
     }
 
+    /// Whether an artefact is as it was made.
+    fn check(&self, folder: &Path) -> Check {
+        match fs::symlink_metadata(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Check::Missing,
+            Ok(stat) if stat.is_dir() => {}
+            _ => return Check::Damaged,
+        }
+        let stamp: Option<Stamp> = open_plain(&folder.join(STAMP))
+            .ok()
+            .and_then(|file| serde_json::from_reader(io::BufReader::new(file)).ok());
+        let (Some(stamp), Ok(found)) = (stamp, measure(folder)) else {
+            return Check::Damaged;
+        };
+        if (stamp.files, stamp.bytes) != (found.files, found.bytes) {
+            return Check::Damaged;
+        }
+        let seen = digest::of_metadata(&digest::host_boot(), &found.items);
+        if stamp.digest.is_some() && stamp.seen.as_ref() == Some(&seen) {
+            return Check::Whole;
+        }
+        let Ok(digest) = digest::of_contents(folder, &found.items) else {
+            return Check::Damaged;
+        };
+        if stamp.digest.is_some_and(|known| known != digest) {
+            return Check::Damaged;
+        }
+        // Where it cannot be written, it is read again the next time.
+        let _ = self.stamp(folder, &found, digest, seen);
+        Check::Whole
+    }
+
+    /// Writes the stamp of a folder that is whole.
+    fn seal(&self, folder: &Path) -> Result<(), Error> {
+        let found = measure(folder)?;
+        let digest =
+            digest::of_contents(folder, &found.items).map_err(Error::io("read", folder))?;
+        let seen = digest::of_metadata(&digest::host_boot(), &found.items);
+        self.stamp(folder, &found, digest, seen)
+    }
+
+    fn stamp(
+        &self,
+        folder: &Path,
+        found: &Found,
+        digest: String,
+        seen: String,
+    ) -> Result<(), Error> {
+        let stamp = Stamp {
+            files: found.files,
+            bytes: found.bytes,
+            digest: Some(digest),
+            seen: Some(seen),
+        };
+        let path = folder.join(STAMP);
+        let write = || {
+            // Not in the folder: another run may be counting its files now.
+            let mut file = tempfile::NamedTempFile::new_in(self.folder.join("locks"))?;
+            serde_json::to_writer(&mut file, &stamp)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)
+        };
+        write().map(drop).map_err(Error::io("write", &path))
+    }
+
     /// Removes what is half-made and in no one's hands, as far as it can be: what
     /// stays (another user's, or one that a program is still writing to) is in
     /// nobody's way until it is to be made, which says what is wrong with it.
@@ -456,6 +565,8 @@ impl Cache {
             for (name, path) in entries(&path).unwrap_or_default() {
                 match name.strip_suffix(MAKING) {
                     Some(key) => self.sweep_one(&format!("{kind}.{key}"), &path),
+                    // What is behind a link is not the cache's.
+                    None if path.is_symlink() => {}
                     None => self.sweep_scratch(&name, &path.join(SCRATCH)),
                 }
             }
@@ -501,7 +612,9 @@ fn is_disk_of_guest(file: &Path) -> Result<bool, Error> {
     {
         return Ok(false);
     }
-    let open = File::options().read(true).write(true).open(file);
+    let mut options = File::options();
+    let options = options.read(true).write(true);
+    let open = options.custom_flags(libc::O_NOFOLLOW).open(file);
     let open = open.map_err(Error::io("open", file))?;
     match fcntl_lock(&open, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(false),
@@ -513,15 +626,17 @@ fn is_disk_of_guest(file: &Path) -> Result<bool, Error> {
 /// Notes that an artefact is of use. Of no harm where it fails: it only seems
 /// older.
 fn touch(folder: &Path) {
-    let stamp = File::options().write(true).open(folder.join(STAMP));
+    let mut options = File::options();
+    let options = options.write(true).custom_flags(libc::O_NOFOLLOW);
+    let stamp = options.open(folder.join(STAMP));
     let _ = stamp.and_then(|stamp| stamp.set_modified(SystemTime::now()));
 }
 
-fn last_used(path: &Path) -> SystemTime {
-    let stamp = fs::metadata(path.join(STAMP)).and_then(|stat| stat.modified());
+pub(crate) fn last_used(path: &Path) -> SystemTime {
+    let stamp = fs::symlink_metadata(path.join(STAMP)).and_then(|stat| stat.modified());
     stamp.unwrap_or_else(|_| {
         // Not when it was written: a package has that time from the mirror.
-        let changed = fs::metadata(path).map_or(0, |stat| stat.ctime());
+        let changed = fs::symlink_metadata(path).map_or(0, |stat| stat.ctime());
         SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(changed).unwrap_or(0))
     })
 }
@@ -529,16 +644,20 @@ fn last_used(path: &Path) -> SystemTime {
 /// What is under a path.
 #[derive(Default)]
 struct Found {
-    stamp: Stamp,
+    files: u64,
+    bytes: u64,
+    /// In the order of their paths.
+    items: Vec<Item>,
     /// In bytes, in which the disk has them, holes left out.
     on_disk: u64,
 }
 
 impl Found {
-    fn add(&mut self, stat: &fs::Metadata) {
-        self.stamp.files += 1;
-        self.stamp.bytes += stat.len();
+    fn add(&mut self, path: PathBuf, stat: fs::Metadata) {
+        self.files += 1;
+        self.bytes += stat.len();
         self.on_disk += stat.blocks() * BLOCK;
+        self.items.push(Item { path, stat });
     }
 }
 
@@ -548,26 +667,65 @@ enum Check {
     Damaged,
 }
 
-fn check(folder: &Path) -> Check {
-    if !folder.exists() {
-        return Check::Missing;
-    }
-    let stamp: Option<Stamp> = fs::read(folder.join(STAMP))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
-    match (stamp, measure(folder)) {
-        (Some(stamp), Ok(found)) if stamp == found.stamp => Check::Whole,
-        _ => Check::Damaged,
-    }
+/// Opens a regular file to read, and follows no link to it.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path)
 }
 
-/// Writes the stamp of a folder that is whole.
-fn seal(folder: &Path) -> Result<(), Error> {
-    let stamp = measure(folder)?.stamp;
-    let path = folder.join(STAMP);
-    let text =
-        serde_json::to_vec(&stamp).map_err(|error| Error::io("write", &path)(error.into()))?;
-    write(&path, &text)
+/// Refuses a cache that is not this user's own: programs of it are run on the host, and
+/// its files are removed.
+fn guard(cache: &Path) -> Result<(), Error> {
+    // A user of another user namespace, as the host's root can be in a container.
+    const OVERFLOW: u32 = 65534;
+    let us = rustix::process::geteuid().as_raw();
+    let look = |path: &Path| fs::symlink_metadata(path).map_err(Error::io("look at", path));
+    let not_ours = |path: &Path, stat: &fs::Metadata| Error::NotOurs {
+        cache: cache.to_owned(),
+        path: path.to_owned(),
+        owner: stat.uid(),
+    };
+    let open_to_others = |path: &Path, stat: &fs::Metadata| Error::OpenToOthers {
+        cache: cache.to_owned(),
+        path: path.to_owned(),
+        mode: stat.mode() & 0o7777,
+    };
+    let own = |path: &Path, stat: &fs::Metadata| match stat.uid() == us {
+        false => Err(not_ours(path, stat)),
+        true if stat.mode() & 0o022 != 0 => Err(open_to_others(path, stat)),
+        true => Ok(()),
+    };
+    let folder = look(cache)?;
+    own(cache, &folder)?;
+    for above in cache.ancestors().skip(1) {
+        let stat = look(above)?;
+        if ![0, us, OVERFLOW].contains(&stat.uid()) {
+            return Err(not_ours(above, &stat));
+        }
+        // In a folder like /tmp nobody else may rename what is ours.
+        if stat.mode() & 0o1002 == 0o002 {
+            return Err(open_to_others(above, &stat));
+        }
+    }
+    // Where nobody else gets in, it does not matter what they could do there.
+    let closed = folder.mode() & 0o011 == 0;
+    for (_, kind) in entries(cache)? {
+        let stat = match look(&kind) {
+            // Another run may have removed it by now.
+            Err(_) if !kind.is_symlink() && !kind.exists() => continue,
+            stat => stat?,
+        };
+        if stat.is_symlink() {
+            return Err(Error::Link(kind));
+        }
+        if stat.uid() != us || !closed {
+            own(&kind, &stat)?;
+        }
+    }
+    Ok(())
 }
 
 /// Counts what is under `path`, but for the stamp and the scratch folder.
@@ -575,7 +733,7 @@ fn measure(path: &Path) -> Result<Found, Error> {
     let mut total = Found::default();
     let stat = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
     if !stat.is_dir() {
-        total.add(&stat);
+        total.add(PathBuf::new(), stat);
         return Ok(total);
     }
     let mut open = vec![path.to_path_buf()];
@@ -593,14 +751,23 @@ fn measure(path: &Path) -> Result<Found, Error> {
                 open.push(entry.path());
                 continue;
             }
-            total.add(&entry.metadata().map_err(Error::io("look at", &next))?);
+            let stat = entry.metadata().map_err(Error::io("look at", &next))?;
+            let whole = entry.path();
+            let below = whole
+                .strip_prefix(path)
+                .map_or_else(|_| whole.clone(), Path::to_path_buf);
+            total.add(below, stat);
         }
     }
+    total.items.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(total)
 }
 
-/// The folders and files in `folder`, none where it is missing or a file.
+/// The folders and files in `folder`, none where it is missing, a file or a link.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    if folder.is_symlink() {
+        return Ok(Vec::new());
+    }
     let list = match fs::read_dir(folder) {
         Ok(list) => list,
         Err(error)
@@ -648,7 +815,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 
 /// Writes a small file whole or not at all.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let whole = write_with(path, identity, |file| file.write_all(content));
+    let whole = write_with(path, std::convert::identity, |file| file.write_all(content));
     whole.map_err(Error::io("write", path))
 }
 
@@ -759,6 +926,99 @@ mod tests {
     }
 
     #[test]
+    fn replaced_content_is_seen() {
+        let (_folder, cache) = scratch_cache();
+        let path = make(&cache, "first").unwrap();
+        let file = path.join("file");
+        let before = fs::metadata(&file).unwrap().modified().unwrap();
+        // As long as it was, and as old.
+        fs::write(&file, "other").unwrap();
+        let open = File::options().write(true).open(&file).unwrap();
+        open.set_modified(before).unwrap();
+        assert!(cache.whole("kind", "key").is_none());
+        make(&cache, "third").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "third");
+        // A mode is content, too: a program may be made setuid.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
+        assert!(cache.whole("kind", "key").is_none());
+    }
+
+    #[test]
+    fn unchanged_artefact_is_not_read_again() {
+        let (_folder, cache) = scratch_cache();
+        let path = make(&cache, "first").unwrap();
+        let stamp = || fs::read_to_string(path.join(STAMP)).unwrap();
+        let first = stamp();
+        assert!(cache.whole("kind", "key").is_some());
+        assert_eq!(stamp(), first);
+        // Touched, and the same: looked at once, and known again.
+        fs::set_permissions(path.join("file"), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(cache.whole("kind", "key").is_some());
+        assert_ne!(stamp(), first);
+        // One of an earlier version gets a digest.
+        fs::write(path.join(STAMP), r#"{"files":1,"bytes":5}"#).unwrap();
+        assert!(cache.whole("kind", "key").is_some());
+        assert!(stamp().contains("digest"), "{}", stamp());
+    }
+
+    #[test]
+    fn cache_of_others_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        Cache::at(&cache).unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        assert_eq!(fs::metadata(&cache).unwrap().mode() & 0o777, 0o700);
+        for (path, open, ours) in [(&*cache, 0o777, 0o755), (folder.path(), 0o777, 0o755)] {
+            mode(path, open).unwrap();
+            let error = Cache::at(&cache).unwrap_err();
+            assert!(matches!(error, Error::OpenToOthers { .. }), "{error}");
+            assert!(error.to_string().contains("chmod go-w"), "{error}");
+            mode(path, ours).unwrap();
+        }
+        let kind = cache.join("kernel");
+        fs::create_dir(&kind).unwrap();
+        mode(&kind, 0o777).unwrap();
+        assert!(matches!(Cache::at(&cache), Err(Error::OpenToOthers { .. })));
+        mode(&kind, 0o755).unwrap();
+        Cache::at(&cache).unwrap();
+        if rustix::process::geteuid().is_root() {
+            for path in [&kind, &cache, folder.path()] {
+                std::os::unix::fs::chown(path, Some(1234), None).unwrap();
+                let error = Cache::at(&cache).unwrap_err();
+                assert!(
+                    error.to_string().contains("belongs to user 1234"),
+                    "{error}"
+                );
+                std::os::unix::fs::chown(path, Some(0), None).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn links_in_a_cache_are_not_followed() {
+        let (folder, cache) = scratch_cache();
+        let outside = folder.path().join("outside");
+        fs::create_dir_all(outside.join("scratch/work")).unwrap();
+        fs::write(outside.join("file"), "x").unwrap();
+        let link =
+            |to: &str| std::os::unix::fs::symlink(&outside, cache.folder().join(to)).unwrap();
+        fs::create_dir(cache.folder().join("kind")).unwrap();
+        link("kind/key");
+        link("kind/half.making");
+        fs::write(cache.folder().join("locks/work.key"), "").unwrap();
+        Cache::at(cache.folder()).unwrap();
+        assert!(cache.whole("kind", "key").is_none());
+        assert!(cache.discard("kind", "key").unwrap());
+        assert!(outside.join("scratch/work").exists() && outside.join("file").exists());
+        // Nor as a lock, or as a kind.
+        link("locks/other");
+        assert!(cache.lock("other").is_err());
+        link("kernel");
+        let error = Cache::at(cache.folder()).unwrap_err();
+        assert!(matches!(error, Error::Link(_)), "{error}");
+    }
+
+    #[test]
     fn scratch_is_not_part_of_the_artefact() {
         let (_folder, cache) = scratch_cache();
         let path = make(&cache, "first").unwrap();
@@ -848,7 +1108,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "before").unwrap();
-        let half = write_with(&path, identity, |file| {
+        let half = write_with(&path, std::convert::identity, |file| {
             file.write_all(b"half").unwrap();
             Err(io::Error::other("full"))
         });
@@ -876,7 +1136,10 @@ mod tests {
             assert_eq!(said, *b"hello", "{}", path.display());
         }
         // Nor is it taken away when nothing comes of it.
-        write_with(&fifo, identity, |_| Err(io::Error::other("full"))).unwrap_err();
+        write_with(&fifo, std::convert::identity, |_| {
+            Err(io::Error::other("full"))
+        })
+        .unwrap_err();
         let is = |path: &Path| fs::symlink_metadata(path).unwrap().file_type();
         assert!(std::os::unix::fs::FileTypeExt::is_fifo(&is(&fifo)));
         assert!(is(&through_a_link).is_symlink());

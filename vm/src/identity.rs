@@ -25,11 +25,3 @@ pub(crate) fn of_file(path: &Path) -> String {
 pub(crate) fn of_tool(tool: &Tool) -> String {
     tool.file().map_or_else(String::new, |file| of_file(&file))
 }
-
-/// This boot of the host's. After another, a file may not have what was written
-/// to it last, and the processor may be another one.
-pub(crate) fn host_boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
-}

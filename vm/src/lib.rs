@@ -31,6 +31,7 @@ mod console;
 mod cross;
 pub mod debian;
 mod display;
+mod digest;
 mod error;
 mod fault;
 mod files;

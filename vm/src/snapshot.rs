@@ -127,8 +127,6 @@ impl Place<'_> {
                 .open(folder.join(name))
         };
         let about = open(ABOUT).ok()?;
-        // Those that nobody uses go first.
-        let _ = about.set_modified(SystemTime::now());
         Some(Image {
             memory: Some(Arc::new(open(MEMORY).ok()?)),
             state: Arc::new(open(STATE).ok()?),
@@ -235,13 +233,10 @@ fn trim(cache: &Cache, but: &str, keep: u64) {
         .filter_map(|folder| {
             let files = paths(&folder).filter_map(|file| file.metadata().ok());
             let blocks = files.map(|stat| stat.blocks()).sum::<u64>();
-            let used = folder
-                .join(ABOUT)
-                .metadata()
-                .and_then(|stat| stat.modified());
             let key = folder.file_name()?.to_string_lossy().into_owned();
-            // One that is being made has not said anything about itself yet.
-            Some((used.ok()?, blocks * BLOCK, key))
+            // One that is being made is another run's.
+            let made = !key.ends_with(cache::MAKING);
+            made.then(|| (cache::last_used(&folder), blocks * BLOCK, key))
         })
         .collect();
     all.sort();
@@ -292,12 +287,12 @@ mod tests {
         for (age, key) in [(3, "old"), (1, "new"), (2, "middle")] {
             let made = cache.artefact(KIND, key, 0, |folder| -> Result<(), cache::Error> {
                 fs::write(folder.join(MEMORY), vec![1; 1 << 20]).unwrap();
-                let about = File::create_new(folder.join(ABOUT)).unwrap();
-                let used = SystemTime::now() - std::time::Duration::from_secs(age);
-                about.set_modified(used).unwrap();
                 Ok(())
             });
-            made.unwrap();
+            let stamp = made.unwrap().join(".complete");
+            let used = SystemTime::now() - std::time::Duration::from_secs(age);
+            let stamp = File::options().write(true).open(stamp).unwrap();
+            stamp.set_modified(used).unwrap();
         }
         let left = || {
             let mut keys: Vec<_> = paths(&cache.folder().join(KIND))
