@@ -439,7 +439,8 @@ impl Builder {
             with(&(file.file_name(), parameters, identity::of_file(file)));
         }
         hash.update(self.kernel.debian.init()?);
-        Ok(format!("{}_{}", self.kernel.release, hex(&hash.finalize())))
+        let (release, ident) = (&self.kernel.release, self.kernel.ident());
+        Ok(format!("{release}_{ident}-{}", hex(&hash.finalize())))
     }
 
     /// The kernel's modules that were asked for, by the names that it has them

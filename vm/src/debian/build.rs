@@ -46,7 +46,12 @@ const HEADERS: &str = "headers";
 /// ```
 pub fn build_module(debian: &Debian, kernel: &Kernel, source_dir: &Path) -> Result<PathBuf, Error> {
     let sources = sources(source_dir)?;
-    let key = format!("{}_{}", kernel.release, fingerprint(kernel, &sources));
+    let key = format!(
+        "{}_{}-{}",
+        kernel.release,
+        kernel.ident(),
+        fingerprint(kernel, &sources)
+    );
     let folder = debian
         .cache
         .artefact("module", &key, 100_000_000, |folder| {

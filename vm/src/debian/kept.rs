@@ -123,21 +123,16 @@ pub fn remove_kernel(debian: &Debian, name: &str, builds: &[&str]) -> Result<u64
         });
     }
     // Also of one that is gone already, where what is for it was in use.
-    let planned = plan
-        .iter()
-        .map(|plan| (plan.key(), Some(plan.release.clone())));
-    let mut made_for: Vec<(String, Option<String>)> = planned.collect();
+    let planned = plan.iter().map(|plan| (kernel::KIND, plan.key()));
+    let mut made_for: Vec<(&str, String)> = planned.collect();
     for (kind, key) in &kernels {
-        let release = release_of(&debian.cache.folder().join(kind).join(key));
-        made_for.push((key.clone(), release));
+        made_for.push((kind, key.clone()));
         discard(kind, key)?;
     }
-    for (key, release) in made_for {
+    for (of, key) in made_for {
         let of_kernel = |kind: &str, there: &str| match kind {
-            "toolchain" => there.starts_with(&format!("{key}-")),
-            _ => release
-                .as_ref()
-                .is_some_and(|release| there.starts_with(&format!("{release}_"))),
+            "toolchain" => of == kernel::KIND && there.starts_with(&format!("{key}-")),
+            _ => ident_of(there).is_some_and(|ident| ident == kernel::ident(of, &key)),
         };
         for kind in ["module", "snapshot", "toolchain"] {
             for there in made(debian, kind)? {
@@ -239,6 +234,13 @@ fn artefacts(
     of(kernel::KIND, &|there| Some(there) == key.as_deref())
 }
 
+/// What stands for its kernel in the key of a module or a snapshot:
+/// `RELEASE_IDENT-HASH`. Those of earlier versions have none.
+fn ident_of(key: &str) -> Option<&str> {
+    let (_, hashes) = key.rsplit_once('_')?;
+    hashes.split_once('-').map(|(ident, _)| ident)
+}
+
 /// The keys of a kind's artefacts, without those that are in the making.
 fn made(debian: &Debian, kind: &str) -> Result<Vec<String>, Error> {
     let all = cache::entries(&debian.cache.folder().join(kind))?;
@@ -260,6 +262,7 @@ struct Kept {
     pinned: BTreeSet<(&'static str, String)>,
     /// Of the kernels that are kept.
     releases: BTreeSet<String>,
+    idents: BTreeSet<String>,
     /// Files of packages that are yet to be unpacked.
     debs: BTreeSet<String>,
 }
@@ -278,6 +281,7 @@ impl Kept {
             artefacts: BTreeSet::new(),
             pinned: BTreeSet::new(),
             releases: BTreeSet::new(),
+            idents: BTreeSet::new(),
             debs: BTreeSet::new(),
         };
         kept.add_pinned(&debian.pins);
@@ -311,6 +315,7 @@ impl Kept {
             if [kernel::KIND, own::KIND].contains(kind) {
                 let folder = debian.cache.folder().join(kind).join(key);
                 kept.releases.extend(release_of(&folder));
+                kept.idents.insert(kernel::ident(kind, key));
             }
         }
         Ok(kept)
@@ -413,10 +418,14 @@ impl Kept {
                 let wanted = wanted || self.pinned.iter().any(named);
                 wanted && self.artefacts.iter().any(named) && !is_orphan(&path)
             }
-            // Each for a kernel, by whose release its key begins.
+            // Each for one kernel.
             "module" | "snapshot" => {
                 let release = size.key.rsplit_once('_').map_or("", |(release, _)| release);
-                self.releases.contains(release) && recent
+                let kernel = match ident_of(&size.key) {
+                    Some(ident) => self.idents.contains(ident),
+                    None => self.releases.contains(release),
+                };
+                kernel && recent
             }
             _ => recent,
         }
@@ -664,8 +673,18 @@ mod tests {
         let (_folder, debian) = debian();
         plan(&debian, "kernel-7.2", &kernel_plan("14"));
         make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
-        make(&debian, "module", "7.2.14-amd64_ab");
-        make(&debian, "module", "7.2.13-amd64_ab");
+        let ident = kernel::ident("kernel", "7.2.14-amd64_7.2.14-1");
+        make(&debian, "module", &format!("7.2.14-amd64_{ident}-ab"));
+        make(&debian, "snapshot", &format!("7.2.14-amd64_{ident}-ab"));
+        // Of the user's own, which has the same release.
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().canonicalize().unwrap();
+        let path = path.to_string_lossy();
+        let own = format!("7.2.14-amd64_{}-aa", digest(&path));
+        make(&debian, "own", &own);
+        let of_own = format!("7.2.14-amd64_{}-cd", kernel::ident("own", &own));
+        make(&debian, "module", &of_own);
+        make(&debian, "snapshot", &of_own);
         make(&debian, "toolchain", "7.2.14-amd64_7.2.14-1-ff");
         let known = named(&debian, "7.2", &[]).unwrap();
         assert_eq!(known.release.as_deref(), Some("7.2.14-amd64"));
@@ -676,9 +695,25 @@ mod tests {
         }
         remove_kernel(&debian, "7.2", &[]).unwrap();
         assert_eq!(named(&debian, "7.2", &[]).unwrap().release, None);
-        let left = debian.cache.sizes().unwrap();
-        let left: Vec<_> = left.iter().filter(|size| size.kind != "locks").collect();
-        assert_eq!(left.len(), 1, "{left:?}");
+        let left = || {
+            let left = debian.cache.sizes().unwrap().into_iter();
+            let left = left.filter(|size| size.kind != "locks");
+            left.map(|size| (size.kind, size.key)).collect::<Vec<_>>()
+        };
+        let kinds = ["module", "own", "snapshot"].map(str::to_owned);
+        let keys = [&of_own, &own, &of_own].map(String::clone);
+        let expected: Vec<_> = kinds.into_iter().zip(keys).collect();
+        assert_eq!(left(), expected);
+        assert!(stale_keys(&debian).is_empty());
+        // And the other way round.
+        plan(&debian, "kernel-7.2", &kernel_plan("14"));
+        make(&debian, "kernel", "7.2.14-amd64_7.2.14-1");
+        make(&debian, "module", &format!("7.2.14-amd64_{ident}-ab"));
+        remove_kernel(&debian, &path, &[]).unwrap();
+        let kinds: Vec<String> = left().into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, ["kernel", "module", "plans"]);
+        remove_kernel(&debian, "7.2", &[]).unwrap();
+        assert_eq!(left(), []);
         let again = remove_kernel(&debian, "7.2", &[]).unwrap_err();
         assert!(matches!(again, Error::NotThere { .. }), "{again}");
     }

@@ -11,6 +11,7 @@ use super::disk::FileSystem;
 use super::modules::{Index, Texts};
 use super::own::{self, Own};
 use super::pins::{self, Pinned};
+use super::root::digest;
 use super::{Debian, Error, bzimage, pack, plan, run, unpack};
 use crate::Arch;
 use crate::cache;
@@ -78,6 +79,12 @@ pub(super) struct Plan {
     pub(super) release: String,
     pub(super) version: String,
     pub(super) debs: Vec<Deb>,
+}
+
+/// What stands for the kernel of this artefact in the names of what is made for it.
+/// Releases do not: a kernel of one's own can have that of Debian's.
+pub(super) fn ident(kind: &str, key: &str) -> String {
+    digest(&format!("{kind}/{key}"))
 }
 
 impl Plan {
@@ -172,6 +179,14 @@ impl Kernel {
             (None, Some(_)) => format!("{release} ({version}, built from debian {})", self.suite),
             (None, None) => format!("{release} ({version}, debian {})", self.suite),
         }
+    }
+
+    /// What stands for this very kernel in the names of what is made for it.
+    pub(crate) fn ident(&self) -> String {
+        let inside = self.vmlinux.strip_prefix(self.debian.cache.folder());
+        let mut parts = inside.unwrap_or(&self.vmlinux).iter();
+        let mut next = || parts.next().unwrap_or_default().to_string_lossy();
+        ident(&next(), &next())
     }
 
     /// What it is called in the cache, where it is made of packages.
