@@ -11,6 +11,7 @@ use dmashare_vm_init::{ALL, Exit, Frame, Kind, Spawn, WindowSize};
 use crate::flow::Flow;
 use crate::line::Line;
 use crate::loader::Complaint;
+use crate::plain;
 use crate::{Error, Vm};
 
 /// How long a program may take where the caller does not say.
@@ -315,7 +316,7 @@ impl Process<'_> {
             })? {
                 Exit::NotStarted(reason) => Err(Error::NotStarted {
                     program: self.program.clone(),
-                    reason,
+                    reason: plain::line(&reason),
                 }),
                 // Its status says nothing where the kernel under it is broken.
                 exit => match self.vm.found_fault() {
@@ -323,7 +324,7 @@ impl Process<'_> {
                     None => match self.complaint.borrow().meaning(&exit) {
                         Some(reason) => Err(Error::NotStarted {
                             program: self.program.clone(),
-                            reason,
+                            reason: plain::line(&reason),
                         }),
                         None => {
                             self.exit.replace(Some(exit.clone()));

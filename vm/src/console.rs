@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::fault::{Fault, Watch, is_suspect};
+use crate::plain;
 
 /// How much is kept of either; a guest that floods them loses the oldest.
 const KEEP: usize = 1 << 20;
@@ -44,6 +45,11 @@ struct Log {
     /// Those that tell of a fault, unless a program said them, with their numbers.
     suspects: Vec<(usize, String)>,
     kernel: Lines,
+    /// The number of the record that comes next, and whether any did not come.
+    next: u64,
+    lost: bool,
+    /// How something else than the agent spoke in its place.
+    tampered: Option<String>,
     watch: Watch,
     /// What programs wrote into the kernel's log that looks like a fault. The serial
     /// line does not tell who spoke.
@@ -76,6 +82,8 @@ impl Console {
     pub(crate) fn push_records(&self, records: &[u8]) {
         let log = &mut *self.lock();
         for record in records_of(&String::from_utf8_lossy(records)) {
+            log.lost |= record.number != log.next;
+            log.next = record.number + 1;
             let lines = record.lines();
             if record.by_kernel {
                 log.watch.read_record(record.level, record.text);
@@ -88,6 +96,8 @@ impl Console {
         }
     }
 
+    /// The fault of which either tells. The serial line tells, too, what a program wrote
+    /// there: see [`Console::fault_in_log`].
     pub(crate) fn fault(&self) -> Option<Fault> {
         let log = self.lock();
         match (log.serial_fault(), log.watch.fault()) {
@@ -95,6 +105,33 @@ impl Console {
             (Some(Fault::OutOfMemory), Some(other)) => Some(other),
             (serial, kernel) => serial.or(kernel),
         }
+    }
+
+    /// The fault of which the kernel's own log tells, as far as it was forwarded; where
+    /// records of it were lost, what the serial line tells counts for them.
+    pub(crate) fn fault_in_log(&self) -> Option<Fault> {
+        let log = self.lock();
+        let serial = || log.serial_fault().filter(|_| log.lost);
+        log.watch.fault().or_else(serial)
+    }
+
+    /// The kernel's log, which is here as a whole, does not have what the serial line
+    /// tells: a program wrote it there. It is forgotten; the first line of it.
+    pub(crate) fn refute(&self) -> Option<String> {
+        let log = &mut *self.lock();
+        log.serial.around_fault.clear();
+        let (_, line) = std::mem::take(&mut log.suspects).into_iter().next()?;
+        Some(plain::line(&line))
+    }
+
+    /// Something else than its agent spoke in its place.
+    pub(crate) fn tampered(&self, how: String) {
+        self.lock().tampered = Some(how);
+    }
+
+    /// How it was tampered with, if it was.
+    pub(crate) fn tampering(&self) -> Option<String> {
+        self.lock().tampered.clone()
     }
 
     /// What came over the serial line, as far as it is kept.
@@ -172,6 +209,8 @@ impl Log {
 
 impl Lines {
     fn add(&mut self, line: &str, fault: bool) {
+        // A program can write there, too, for the host's terminal to obey.
+        let line = &plain::line(line);
         if fault && self.around_fault.len() < FAULT_LINES {
             if self.around_fault.is_empty() {
                 self.around_fault = last_lines(&self.text, BEFORE);
@@ -193,6 +232,7 @@ impl Lines {
 struct Record<'a> {
     level: u8,
     by_kernel: bool,
+    number: u64,
     microseconds: u64,
     text: &'a str,
 }
@@ -204,10 +244,12 @@ fn records_of(text: &str) -> impl Iterator<Item = Record<'_>> {
         let (prefix, text) = line.split_once(';')?;
         let mut fields = prefix.split(',');
         let priority: u32 = fields.next()?.parse().ok()?;
-        let microseconds = fields.nth(1)?.parse().ok()?;
+        let number = fields.next()?.parse().ok()?;
+        let microseconds = fields.next()?.parse().ok()?;
         Some(Record {
             level: u8::try_from(priority & 7).unwrap_or(7),
             by_kernel: priority >> 3 == 0,
+            number,
             microseconds,
             text,
         })
@@ -350,6 +392,37 @@ mod tests {
         let console = self::console(&both);
         console.push_records(b"12,1,1000000,-;BUG: said by a program\n");
         assert_eq!(console.fault(), Some(Fault::Panic));
+    }
+
+    #[test]
+    fn serial_fault_needs_the_log_as_witness() {
+        let said = "[    1.000000] BUG: written to /dev/console\n";
+        let forged = console(said);
+        assert_eq!(forged.fault(), Some(Fault::Oops));
+        forged.push_records(b"6,0,1000000,-;first\n6,1,1000000,-;second\n");
+        assert_eq!(forged.fault_in_log(), None);
+        assert!(forged.refute().unwrap().contains("written to /dev/console"));
+        assert_eq!(forged.fault(), None);
+        // What comes after it is looked at again.
+        forged.lock().push(said.as_bytes());
+        forged.push_records(b"4,2,1000000,-;BUG: by the kernel\n");
+        assert_eq!(forged.fault_in_log(), Some(Fault::Oops));
+
+        // A witness with gaps is none.
+        let lossy = console(said);
+        lossy.push_records(b"6,0,1000000,-;first\n6,2,1000000,-;third\n");
+        assert_eq!(lossy.fault_in_log(), Some(Fault::Oops));
+    }
+
+    #[test]
+    fn console_text_has_no_escapes() {
+        let console = console("[    1.000000] \u{1b}]0;owned\u{7} BUG: x\r\n");
+        console.push_records(b"6,0,2000000,-;\\x1b[2Jgone\n");
+        for text in [console.text(), console.dmesg(), console.report()] {
+            assert!(text.contains("\\x1b]0;owned\\x07"), "{text:?}");
+            assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+        }
+        assert!(console.dmesg().contains("\\x1b[2Jgone"));
     }
 
     #[test]

@@ -96,6 +96,17 @@ pub enum Error {
         /// The last lines of the console.
         console: String,
     },
+    /// A program in the guest wrote to the agent's port: whatever came over it is not to
+    /// be believed.
+    #[error("kernel {kernel}: a program of the guest's wrote to the agent's port ({reason}), and no result of this guest can be believed{}", quote(.console))]
+    Tampered {
+        /// The kernel, as it was asked for.
+        kernel: String,
+        /// What was found.
+        reason: String,
+        /// The last lines of the console.
+        console: String,
+    },
     /// QEMU ended under a running guest.
     #[error("QEMU ended under the guest: {reason}{}", quote(.console))]
     QemuEnded {
@@ -139,6 +150,7 @@ impl Error {
             Error::QemuEnded { .. } => 74,
             Error::Check { .. } => 75,
             Error::OutOfMemory { .. } => 76,
+            Error::Tampered { .. } => 78,
             Error::NotStarted { .. } => 127,
         }
     }
@@ -158,6 +170,7 @@ impl Error {
             Error::OutOfMemory { .. } => "out of memory",
             Error::Hang { .. } => "hang",
             Error::QemuEnded { .. } => "QEMU ended",
+            Error::Tampered { .. } => "tampered",
             Error::NotStarted { .. } => "not started",
         }
     }
@@ -177,6 +190,7 @@ impl Error {
             | Error::Check { console, .. }
             | Error::OutOfMemory { console, .. }
             | Error::Hang { console, .. }
+            | Error::Tampered { console, .. }
             | Error::QemuEnded { console, .. } => console,
             _ => "",
         }

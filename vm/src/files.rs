@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dmashare_vm_init::{Exit, READ_FILE, SELF, WRITE_FILE};
 
-use crate::{Command, Error, Event, Process, Vm};
+use crate::{Command, Error, Event, Process, Vm, plain};
 
 /// How long nothing may move.
 const STALL: Duration = Duration::from_secs(60);
@@ -191,7 +191,7 @@ fn finish(
                 let said = String::from_utf8_lossy(&said).trim().to_owned();
                 let reason = match said.is_empty() {
                     true => format!("{exit:?}"),
-                    false => said,
+                    false => plain::line(&said),
                 };
                 return Err(failed(io::Error::other(reason)));
             }

@@ -83,6 +83,14 @@ impl Guest {
 
     /// What ended it, once its agent is gone.
     pub(crate) fn verdict(&self) -> Error {
+        if let Some(reason) = self.console.tampering() {
+            self.end();
+            return Error::Tampered {
+                kernel: self.kernel.clone(),
+                reason,
+                console: self.console.report(),
+            };
+        }
         // A panic reboots at once, and QEMU ends instead of rebooting: the
         // console is complete only then.
         let by_itself = self.wait(Duration::from_secs(5));

@@ -44,6 +44,7 @@ mod line;
 mod loader;
 mod parts;
 mod progress;
+mod plain;
 pub mod project;
 mod qemu;
 mod qmp;

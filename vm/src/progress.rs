@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::plain;
+
 /// In a log, a line this often: enough to see that it moves, too few to bury
 /// what else is there.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -97,7 +99,7 @@ impl Drop for Progress {
 
 /// One line to the person.
 pub(crate) fn note(line: &str) {
-    eprintln!("{line}");
+    eprintln!("{}", plain::text(line));
 }
 
 /// A number of bytes as people read it, in decimal units: `118.3 MB`.

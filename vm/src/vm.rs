@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dmashare_vm_init::{Frame, Kind, Ready, Settle};
+use dmashare_vm_init::{Frame, Kind, Ready, Secret, Settle};
 use image::{ImageFormat, RgbImage};
 use serde_json::json;
 
@@ -17,6 +16,8 @@ use crate::console::Console;
 use crate::flow::Flow;
 use crate::guest::{BootFailure, Guest, lock};
 use crate::line::Line;
+use crate::plain;
+use crate::progress::note;
 use crate::qemu::{Access, Machine, Memory, Qemu, Share, Start};
 use crate::qmp::{Qmp, Saved};
 use crate::snapshot::{About, Image, Snapshot};
@@ -25,6 +26,10 @@ use crate::{Command, Error};
 /// A guest may take this part of the time that one may take to boot to switch
 /// itself off: what it wrote goes to the host's folders first.
 const POWER_OFF: u32 = 2;
+
+/// How long the agent may take to send the kernel's log. One that does not answer
+/// bears no witness against the console.
+const WITNESS: Duration = Duration::from_secs(30);
 
 /// How long it may take to write to the host's folders what is to be there.
 const SHARES: Duration = Duration::from_secs(30);
@@ -43,7 +48,25 @@ pub struct Vm {
     /// What it says of itself, and of orders.
     answers: Mutex<Receiver<Frame>>,
     processes: Arc<Mutex<Processes>>,
+    seal: Arc<Mutex<Seal>>,
     qmp: Mutex<Qmp>,
+}
+
+/// What the agent's frames begin with.
+#[derive(Default)]
+struct Seal {
+    secret: Secret,
+    /// The agent has used it: what does not begin with it is of another.
+    seen: bool,
+}
+
+impl Seal {
+    /// Whether a frame with this before it is the agent's; `None` for one that it sent
+    /// before it had heard of the secret.
+    fn check(&mut self, before: Secret) -> Option<bool> {
+        self.seen |= before == self.secret;
+        self.seen.then_some(before == self.secret)
+    }
 }
 
 /// What guest is to run.
@@ -111,7 +134,10 @@ impl Vm {
         let mut vm = Vm::start(order, memory, &Start::Boot { initramfs }, None)?;
         let answer = vm.answer(order.deadline);
         let ready = answer.and_then(|frame| {
-            let ready = frame.parse();
+            let ready = frame.parse().map(|ready: Ready| Ready {
+                release: plain::line(&ready.release),
+                ..ready
+            });
             ready.map_err(|error| BootFailure::Reported(error.to_string()))
         });
         vm.ready = ready.map_err(|failure| vm.guest.not_booted(failure, order.deadline))?;
@@ -148,7 +174,15 @@ impl Vm {
         let processes = Arc::<Mutex<Processes>>::default();
         lock(&processes).last = from.map_or(0, |image| image.about.last_process);
         let (answer, answers) = mpsc::channel();
-        let agent_thread = follow_agent(hears, answer, processes.clone(), console.clone());
+        let seal = Arc::<Mutex<Seal>>::default();
+        let line = Incoming {
+            agent: hears,
+            answers: answer,
+            processes: processes.clone(),
+            seal: seal.clone(),
+            console: console.clone(),
+        };
+        let agent_thread = std::thread::spawn(move || line.follow());
         let (line, line_thread) = Line::over(agent);
         Ok(Vm {
             guest: Guest {
@@ -166,6 +200,7 @@ impl Vm {
             boot_time: Duration::ZERO,
             answers: Mutex::new(answers),
             processes,
+            seal,
             qmp: Mutex::new(qmp),
         })
     }
@@ -187,7 +222,12 @@ impl Vm {
             clock: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default(),
-            seed: seed()?,
+            seed: random::<64>()?.to_vec(),
+            secret: random()?,
+        };
+        *lock(&self.seal) = Seal {
+            secret: settle.secret,
+            seen: false,
         };
         let left = deadline.saturating_sub(self.started.elapsed());
         let done = self.carry_out(&Frame::json(Kind::Settle, 0, &settle), left);
@@ -225,9 +265,9 @@ impl Vm {
             RecvTimeoutError::Disconnected => BootFailure::Ended,
         })?;
         match frame.kind {
-            Kind::Failed => Err(BootFailure::Reported(
-                String::from_utf8_lossy(&frame.payload).into_owned(),
-            )),
+            Kind::Failed => Err(BootFailure::Reported(plain::line(
+                &String::from_utf8_lossy(&frame.payload),
+            ))),
             _ => Ok(frame),
         }
     }
@@ -486,7 +526,25 @@ impl Vm {
         self.guest.console.fault().is_some()
     }
 
+    /// The fault that its kernel found in itself, if it did; it is ended then.
+    ///
+    /// Programs can write to the console, too. What is told only there is believed where
+    /// the agent does not live to send the kernel's own log, or that has it, too.
     pub(crate) fn found_fault(&self) -> Option<Error> {
+        let console = &self.guest.console;
+        if console.fault().is_some() && console.fault_in_log().is_none() {
+            let sync = Frame::data(Kind::Sync, 0, &[]);
+            let lives = self.carry_out(&sync, WITNESS).is_ok();
+            if lives && console.fault_in_log().is_none() {
+                if let Some(line) = console.refute() {
+                    note(&format!(
+                        "kernel {}: its console has what its log does not have, written by a program: {line}",
+                        self.order.kernel
+                    ));
+                }
+                return None;
+            }
+        }
         self.guest.found_fault()
     }
 
@@ -495,30 +553,69 @@ impl Vm {
     }
 }
 
-/// Hand what the agent says to those who wait for it, until it is gone.
-fn follow_agent(
-    mut agent: UnixStream,
+/// The line from the agent.
+struct Incoming {
+    agent: UnixStream,
     answers: Sender<Frame>,
     processes: Arc<Mutex<Processes>>,
+    seal: Arc<Mutex<Seal>>,
     console: Console,
-) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        while let Ok(Some(frame)) = Frame::read(&mut agent) {
-            match frame.kind {
-                Kind::Ready | Kind::Failed | Kind::Done => drop(answers.send(frame)),
-                Kind::Log => console.push_records(&frame.payload),
-                _ => {
-                    // Nobody listens any more to one that was dropped.
-                    if let Some(waiting) = lock(&processes).waiting.get(&frame.process) {
-                        waiting.hear(frame);
-                    }
+}
+
+impl Incoming {
+    /// Hand what the agent says to those who wait for it, until it is gone, or another
+    /// program has spoken in its place.
+    fn follow(mut self) {
+        let reason = loop {
+            match self.next() {
+                Ok(Some(frame)) => self.hand_on(frame),
+                Ok(None) => break None,
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    break Some(error.to_string());
+                }
+                Err(_) => break None,
+            }
+        };
+        if let Some(reason) = reason {
+            self.console.tampered(reason);
+        }
+        let mut processes = lock(&self.processes);
+        processes.gone = true;
+        processes.waiting.clear();
+    }
+
+    /// Its next frame.
+    fn next(&mut self) -> std::io::Result<Option<Frame>> {
+        loop {
+            let mut before = Secret::default();
+            match self.agent.read_exact(&mut before) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+                other => other?,
+            }
+            let known = lock(&self.seal).check(before);
+            if known == Some(false) {
+                let text = "bytes without the secret of this run";
+                return Err(std::io::Error::new(ErrorKind::InvalidData, text));
+            }
+            let frame = Frame::read(&mut self.agent)?;
+            if known.is_some() || frame.is_none() {
+                return Ok(frame);
+            }
+        }
+    }
+
+    fn hand_on(&self, frame: Frame) {
+        match frame.kind {
+            Kind::Ready | Kind::Failed | Kind::Done => drop(self.answers.send(frame)),
+            Kind::Log => self.console.push_records(&frame.payload),
+            _ => {
+                // Nobody listens any more to one that was dropped.
+                if let Some(waiting) = lock(&self.processes).waiting.get(&frame.process) {
+                    waiting.hear(frame);
                 }
             }
         }
-        let mut processes = lock(&processes);
-        processes.gone = true;
-        processes.waiting.clear();
-    })
+    }
 }
 
 fn nothing_said() -> Ready {
@@ -529,10 +626,29 @@ fn nothing_said() -> Ready {
     }
 }
 
-fn seed() -> Result<Vec<u8>, Error> {
-    let mut seed = vec![0; 64];
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], Error> {
+    let mut bytes = [0; BYTES];
     File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut seed))
+        .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(Error::io("/dev/urandom"))?;
-    Ok(seed)
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_without_the_secret_is_another_s() {
+        let mut seal = Seal::default();
+        assert_eq!(seal.check([0; 16]), Some(true));
+        seal = Seal {
+            secret: [7; 16],
+            seen: false,
+        };
+        // Sent before the agent had heard of it.
+        assert_eq!(seal.check([0; 16]), None);
+        assert_eq!(seal.check([7; 16]), Some(true));
+        assert_eq!(seal.check([0; 16]), Some(false));
+    }
 }

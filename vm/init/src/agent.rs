@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use crate::account::Account;
 use crate::log::Log;
 
-use dmashare_vm_init::{ALL, Exit, Frame, Kind, MAX_PAYLOAD, Spawn, WINDOW, WindowSize};
+use dmashare_vm_init::{ALL, Exit, Frame, Kind, MAX_PAYLOAD, Port, Settle, Spawn, WINDOW, WindowSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, wait};
@@ -55,7 +55,7 @@ enum Source {
 }
 
 /// Serve orders until the host says to stop, or is gone.
-pub(crate) fn serve(mut port: File) -> io::Result<()> {
+pub(crate) fn serve(mut port: Port<File>) -> io::Result<()> {
     let mut processes: Vec<Process> = Vec::new();
     let mut log = None;
     loop {
@@ -77,6 +77,12 @@ pub(crate) fn serve(mut port: File) -> io::Result<()> {
                 },
                 // Its end is found below, among the others'.
                 Source::Exit => {}
+                    Some(frame) if frame.kind == Kind::Sync => {
+                        if let Some(log) = &mut log {
+                            log.catch_up(&mut port)?;
+                        }
+                        Frame::data(Kind::Done, 0, &[]).write(&mut port)?;
+                    }
                 Source::Log => {
                     if let Some(log) = &mut log {
                         log.forward(&mut port)?;
@@ -106,8 +112,12 @@ pub(crate) fn serve(mut port: File) -> io::Result<()> {
     }
 }
 
-fn wait_for_work(port: &File, processes: &[Process], log: Option<&Log>) -> io::Result<Vec<Source>> {
-    let mut fds = vec![PollFd::new(port, PollFlags::IN)];
+fn wait_for_work(
+    port: &Port<File>,
+    processes: &[Process],
+    log: Option<&Log>,
+) -> io::Result<Vec<Source>> {
+    let mut fds = vec![PollFd::new(port.stream(), PollFlags::IN)];
     let mut sources = vec![Source::Port];
     for (at, process) in processes.iter().enumerate() {
         fds.push(PollFd::new(&process.pidfd, PollFlags::IN));
@@ -143,7 +153,7 @@ fn wait_for_work(port: &File, processes: &[Process], log: Option<&Log>) -> io::R
         .collect())
 }
 
-fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Result<()> {
+fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut Port<File>) -> io::Result<()> {
     if frame.kind == Kind::Spawn {
         match Process::start(frame.process, &frame.parse()?) {
             Ok(process) => processes.push(process),
@@ -155,7 +165,11 @@ fn order(frame: &Frame, processes: &mut Vec<Process>, port: &mut File) -> io::Re
         return Ok(());
     }
     let done = match frame.kind {
-        Kind::Settle => Some(boot::settle(&frame.parse()?)),
+        Kind::Settle => {
+            let settle: Settle = frame.parse()?;
+            port.set_secret(settle.secret);
+            Some(boot::settle(&settle))
+        }
         Kind::Mount => Some(boot::mount_all(&frame.parse::<Vec<_>>()?)),
         Kind::Unmount => Some(boot::unmount_all(&frame.parse::<Vec<_>>()?)),
         _ => None,
@@ -291,7 +305,7 @@ impl Process {
     }
 
     /// Send on what one of its outputs has now; how many bytes that was.
-    fn forward(&mut self, stream: usize, port: &mut File) -> io::Result<usize> {
+    fn forward(&mut self, stream: usize, port: &mut Port<File>) -> io::Result<usize> {
         let Some(file) = &mut self.out[stream] else {
             return Ok(0);
         };
@@ -314,7 +328,7 @@ impl Process {
 
     /// Send on what it wrote before its end: what is in the pipes now, and not
     /// what a child that it left behind goes on to write.
-    fn forward_rest(&mut self, port: &mut File) -> io::Result<()> {
+    fn forward_rest(&mut self, port: &mut Port<File>) -> io::Result<()> {
         if self.terminal.is_some() {
             // Of a terminal FIONREAD does not count what only a read brings forward.
             for _ in 0..TERMINAL_READS {
@@ -341,7 +355,7 @@ impl Process {
     }
 
     /// Give its standard input what it takes, and tell the host.
-    fn feed(&mut self, port: &mut File) -> io::Result<()> {
+    fn feed(&mut self, port: &mut Port<File>) -> io::Result<()> {
         let Some(file) = &mut self.stdin else {
             let unwanted = !self.waiting.is_empty();
             self.waiting.clear();

@@ -52,6 +52,57 @@ pub const ALL: usize = usize::MAX;
 
 const HEADER: usize = 5;
 
+/// What the agent puts before each of its frames, so that no other program's are taken
+/// for them: chosen by the host for each guest, and told to the agent alone, before the
+/// guest's first program. All zeros until then.
+pub type Secret = [u8; 16];
+
+/// The agent's end of the line: each write is one frame, and goes out whole behind the
+/// secret.
+pub struct Port<S> {
+    stream: S,
+    secret: Secret,
+}
+
+impl<S> Port<S> {
+    /// Over this stream, with no secret yet.
+    pub fn new(stream: S) -> Port<S> {
+        Port {
+            stream,
+            secret: Secret::default(),
+        }
+    }
+
+    /// Put this before all frames from now on.
+    pub fn set_secret(&mut self, secret: Secret) {
+        self.secret = secret;
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+}
+
+impl<S: Write> Write for Port<S> {
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        let mut wire = self.secret.to_vec();
+        wire.extend(frame);
+        self.stream.write_all(&wire)?;
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl<S: Read> Read for Port<S> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(bytes)
+    }
+}
+
 /// What a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -95,6 +146,8 @@ pub enum Kind {
     /// guest: the same of its output, both streams of it together; [`ALL`] where
     /// nobody counts it any more.
     Took,
+    /// Host to guest: send the kernel's log up to now, then [`Done`](Kind::Done).
+    Sync,
 }
 
 impl Kind {
@@ -102,7 +155,7 @@ impl Kind {
         use Kind::*;
         [
             Ready, Failed, Spawn, Stdin, Signal, Resize, Stdout, Stderr, Exit, PowerOff, Log,
-            Settle, Mount, Unmount, Done, Took,
+            Settle, Mount, Unmount, Done, Took, Sync,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -241,6 +294,8 @@ pub struct Settle {
     pub clock: Duration,
     /// Bytes that seed its random numbers.
     pub seed: Vec<u8>,
+    /// What its agent puts before its frames from the answer to this on.
+    pub secret: Secret,
 }
 
 /// A kernel module in the initramfs.
@@ -325,12 +380,29 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_wire() {
-        for byte in 1..=Kind::Took as u8 {
+        for byte in 1..=Kind::Sync as u8 {
             let kind = Kind::from_u8(byte).expect("kinds are numbered without a gap");
             assert_eq!(kind as u8, byte);
         }
         assert_eq!(Kind::from_u8(0), None);
-        assert_eq!(Kind::from_u8(Kind::Took as u8 + 1), None);
+        assert_eq!(Kind::from_u8(Kind::Sync as u8 + 1), None);
+    }
+
+    #[test]
+    fn frame_goes_out_behind_its_secret() {
+        let mut port = Port::new(Vec::new());
+        let frame = Frame::data(Kind::Stdout, 1, b"text");
+        frame.write(&mut port).unwrap();
+        port.set_secret([7; 16]);
+        frame.write(&mut port).unwrap();
+        let mut wire = port.stream().as_slice();
+        for secret in [[0; 16], [7; 16]] {
+            let mut before = Secret::default();
+            wire.read_exact(&mut before).unwrap();
+            assert_eq!(before, secret);
+            assert_eq!(Frame::read(&mut wire).unwrap().as_ref(), Some(&frame));
+        }
+        assert!(wire.is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use dmashare_vm_init::{Frame, Kind};
+use dmashare_vm_init::{Frame, Kind, Port};
 
 /// The longest record that `/dev/kmsg` gives, escapes and all.
 const RECORD: usize = 8192;
@@ -29,7 +29,7 @@ impl Log {
     }
 
     /// Send on what is there now, up to a batch; whether there was any.
-    pub(crate) fn forward(&mut self, port: &mut File) -> io::Result<bool> {
+    pub(crate) fn forward(&mut self, port: &mut Port<File>) -> io::Result<bool> {
         let mut batch = vec![0; BATCH + RECORD];
         let mut length = 0;
         while length < BATCH {
@@ -49,7 +49,7 @@ impl Log {
     }
 
     /// Send on what the kernel has said so far.
-    pub(crate) fn catch_up(&mut self, port: &mut File) -> io::Result<()> {
+    pub(crate) fn catch_up(&mut self, port: &mut Port<File>) -> io::Result<()> {
         for _ in 0..LAST_BATCHES {
             if !self.forward(port)? {
                 break;

@@ -15,7 +15,7 @@ mod log;
 use std::io;
 use std::time::Duration;
 
-use dmashare_vm_init::{ALIVE, BOOT_FILE, Boot, Frame, Kind, Ready};
+use dmashare_vm_init::{ALIVE, BOOT_FILE, Boot, Frame, Kind, Port, Ready};
 use rustix::system::{RebootCommand, reboot, uname};
 
 fn main() {
@@ -43,7 +43,7 @@ fn run() -> io::Result<()> {
         return Ok(());
     }
     boot::load_modules(&orders.modules)?;
-    let mut port = boot::open_port()?;
+    let mut port = Port::new(boot::open_port()?);
     if let Err(error) = boot::finish(&orders) {
         return Frame::data(Kind::Failed, 0, error.to_string().as_bytes()).write(&mut port);
     }

@@ -23,7 +23,7 @@ use crate::debian::host::Consent;
 use crate::debian::{self, Debian};
 use crate::progress::{Progress, note};
 use crate::project::{Project, cargo};
-use crate::{Arch, Error, GuestOptions, suite};
+use crate::{Arch, Error, GuestOptions, plain, suite};
 
 /// Boot real kernels in QEMU and run programs and tests there; no KVM and no
 /// GPU needed.
@@ -42,7 +42,8 @@ kernel panic, 72 for an oops, a BUG or a WARN, 73 for a deadline passed, 74 wher
 a report of KASAN, lockdep or another check of the kernel's, 76 where the guest ran out of memory, \
 127 where the program did not start. `cargo vm run` ends with 1 where the program succeeded and the \
 screen is not as --expect-screen has it, and `cargo vm module check` where there is something to \
-report. `cargo vm test` ends with 1 where tests failed, and 77 where a signal killed a test program.";
+report. `cargo vm test` ends with 1 where tests failed, and 77 where a signal killed a test program. 78: a program in the guest \
+wrote to the agent's port, so that no result can be believed.";
 
 /// Where what a guest is made of comes from.
 #[derive(Args, Clone, Debug, Default)]
@@ -203,7 +204,7 @@ pub fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("cargo vm: {error}");
+            eprintln!("cargo vm: {}", plain::text(&error.to_string()));
             ExitCode::from(error.exit_status())
         }
     }

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::results::{Kernel, Results, Test, Verdict};
 use crate::guest::lock;
+use crate::plain;
 
 /// The run as a whole; all kernels report to it.
 pub(crate) struct Report {
@@ -53,6 +54,7 @@ impl Report {
 
     /// A line, or several, that stay.
     pub(crate) fn say(&self, text: &str) {
+        let text = plain::text(text);
         // A reader that is gone does not keep the tests from running.
         let write = || drop(writeln!(io::stdout().lock(), "{text}"));
         match &self.bars {
@@ -64,6 +66,7 @@ impl Report {
     /// A test has ended.
     pub(crate) fn show(&self, test: &Test, place: &Place) {
         place.count(test.verdict);
+        let test = &test.clone().plain();
         let name = test.name();
         self.say(&match (test.verdict, test.reason.is_empty()) {
             (Verdict::Passed, _) => format!("ok    {name}{}", seconds(test.seconds)),
@@ -78,7 +81,7 @@ impl Report {
     }
 
     pub(crate) fn keep(&self, test: Test) {
-        lock(&self.results).tests.push(test);
+        lock(&self.results).tests.push(test.plain());
     }
 
     pub(crate) fn kernel(&self, kernel: Kernel) {
@@ -106,7 +109,7 @@ impl Place {
     }
 
     pub(crate) fn running(&self, program: &str, test: &str) {
-        self.doing(&format!("{program} {test}"));
+        self.doing(&plain::line(&format!("{program} {test}")));
     }
 
     fn count(&self, verdict: Verdict) {
@@ -176,5 +179,33 @@ fn seconds(took: f64) -> String {
     match took {
         short if short < 0.1 => String::new(),
         long => format!(" ({long:.1} s)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_output_are_kept_without_escapes() {
+        let report = Report::new();
+        let mut test = Test::new("7.2", "p", "a\u{1b}[2J\u{202e}", Verdict::Failed);
+        test.reason = "b\u{1b}]0;x\u{7}\nc".into();
+        test.output = "\u{1b}[31mred\u{1b}[0m\n\u{9b}2J".into();
+        report.keep(test);
+        let results = report.finish(&["7.2"]);
+        let kept = &results.tests[0];
+        assert_eq!(kept.test, "a\\x1b[2J\\u{202e}");
+        assert_eq!(kept.reason, "b\\x1b]0;x\\x07\\x0ac");
+        assert_eq!(kept.output, "red\n\\x9b2J");
+        let table = super::super::table::table(&results, &["7.2"], true);
+        assert!(table.contains("a\\x1b[2J"), "{table}");
+        for text in [
+            table,
+            summary(&results),
+            serde_json::to_string(&results).unwrap(),
+        ] {
+            assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{text:?}");
+        }
     }
 }

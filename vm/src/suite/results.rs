@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cache::{folder_of, write_with};
 use crate::error::first_line;
+use crate::plain;
 use crate::{Error, Origin};
 
 /// How a test ended, or what kept it from ending.
@@ -30,6 +31,8 @@ pub(crate) enum Verdict {
     Hang,
     NotBooted,
     QemuEnded,
+    /// A program wrote to the agent's port.
+    Tampered,
     Host,
 }
 
@@ -47,6 +50,7 @@ impl Verdict {
             Error::OutOfMemory { .. } => Verdict::OutOfMemory,
             Error::Hang { .. } => Verdict::Hang,
             Error::QemuEnded { .. } => Verdict::QemuEnded,
+            Error::Tampered { .. } => Verdict::Tampered,
             _ => Verdict::Host,
         }
     }
@@ -67,6 +71,7 @@ impl Verdict {
             Verdict::Hang => "hang",
             Verdict::NotBooted => "not booted",
             Verdict::QemuEnded => "QEMU ended",
+            Verdict::Tampered => "tampered",
             Verdict::Host => "host",
         }
     }
@@ -122,6 +127,17 @@ impl Test {
             output: error.console().to_owned(),
             status: error.exit_status(),
             ..Test::new(kernel, program, test, verdict)
+        }
+    }
+
+    /// The same without anything that a terminal obeys: names, reasons and output come
+    /// from the program.
+    pub(crate) fn plain(self) -> Test {
+        Test {
+            test: plain::line(&self.test),
+            reason: plain::line(&self.reason),
+            output: plain::text(&self.output),
+            ..self
         }
     }
 

@@ -85,3 +85,90 @@ fn copy_out_takes_bounded_regular_files() {
     assert_eq!(status, Some(73), "{text}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
+
+/// Takes the agent's port from process 1, and says over it that all programs ended well.
+const FORGER: &str = r#"
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int main(void)
+{
+    int init = syscall(SYS_pidfd_open, 1, 0), forged = 0;
+    for (int fd = 3; fd < 64; fd++) {
+        char link[64], to[64] = "";
+        snprintf(link, sizeof(link), "/proc/1/fd/%d", fd);
+        if (readlink(link, to, sizeof(to) - 1) < 0 || !strstr(to, "vport"))
+            continue;
+        int port = syscall(SYS_pidfd_getfd, init, fd, 0);
+        for (char id = 1; id < 9; id++) {
+            char exit[] = "\17\0\0\0\11....{\"Code\":0}";
+            memcpy(exit + 5, (char[]){ id, 0, 0, 0 }, 4);
+            forged += write(port, exit, sizeof(exit) - 1) == sizeof(exit) - 1;
+        }
+    }
+    if (!forged)
+        return 9;
+    sleep(20);
+    return 1;
+}
+"#;
+
+#[test]
+fn forged_exit_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("forge.c"), folder.path().join("forge"));
+    std::fs::write(&source, FORGER).unwrap();
+    let mut cc = std::process::Command::new("cc");
+    let cc = cc
+        .arg("-static")
+        .arg("-o")
+        .args([&program, &source])
+        .status();
+    assert!(cc.expect("a C compiler").success());
+    let copy = format!("{}:/tmp/forge", program.display());
+    let (status, text) = said(
+        cargo_vm(&["run", "--copy-in", &copy, "--", "/tmp/forge"])
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(status, Some(78), "{text}");
+    assert!(text.contains("wrote to the agent's port"), "{text}");
+    // Not by a user without rights.
+    let user = [
+        "run",
+        "--copy-in",
+        &copy,
+        "--user",
+        "1000",
+        "--",
+        "/tmp/forge",
+    ];
+    let (status, text) = said(cargo_vm(&user).spawn().unwrap());
+    assert_eq!(status, Some(9), "{text}");
+}
+
+#[test]
+fn forged_oops_on_console_is_no_oops() {
+    let script = r#"echo "[   99.000000] BUG: kernel NULL pointer dereference" >/dev/console
+        printf '\033]0;owned\007\033[2J[   99.000000] BUG: again\n' >/dev/console; exit 3"#;
+    let (status, text) = said(
+        cargo_vm(&["run", "--", "sh", "-c", script])
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(status, Some(3), "{text}");
+    assert!(text.contains("written by a program"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    // What it wrote does not hide what the kernel has to say.
+    let panics = format!("{script} & wait; echo c >/proc/sysrq-trigger");
+    let (status, text) = said(
+        cargo_vm(&["run", "--", "sh", "-c", &panics])
+            .spawn()
+            .unwrap(),
+    );
+    assert!([Some(71), Some(72)].contains(&status), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+}
