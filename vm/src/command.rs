@@ -1,12 +1,12 @@
 //! A program in the guest: started, fed, followed, waited for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use dmashare_vm_init::{ALL, Exit, Frame, Kind, Spawn, WindowSize};
+use dmashare_vm_init::{ALL, Exit, Frame, Kind, Spawn, WINDOW, WindowSize};
 
 use crate::flow::Flow;
 use crate::line::Line;
@@ -107,6 +107,7 @@ impl<'vm> Command<'vm> {
             program: self.spawn.argv.join(" "),
             complaint: RefCell::new(Complaint::of(&self.spawn.argv[0])),
             exit: RefCell::default(),
+            taken: Cell::default(),
             events,
             flow,
             deadline: self.deadline,
@@ -268,6 +269,8 @@ pub struct Process<'vm> {
     complaint: RefCell<Complaint>,
     /// How it ended, once that was told.
     exit: RefCell<Option<Exit>>,
+    /// Bytes of its output that were taken, and not told yet.
+    taken: Cell<usize>,
     events: Receiver<Frame>,
     flow: Arc<Flow>,
     deadline: Duration,
@@ -351,7 +354,14 @@ impl Process<'_> {
     /// Let it go on to write. A guest that does not hear it is found to be gone by
     /// who waits for it.
     fn took(&self, frame: &Frame) {
-        let took = Frame::json(Kind::Took, self.id, &frame.payload.len());
+        let took = self.taken.get() + frame.payload.len();
+        // Each such word costs the guest a turn. It waits for none of them before a whole
+        // window is under way.
+        if took < WINDOW / 4 {
+            return self.taken.set(took);
+        }
+        self.taken.set(0);
+        let took = Frame::json(Kind::Took, self.id, &took);
         let _ = self.vm.line().send(&took);
     }
 

@@ -8,11 +8,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::account::Account;
 use crate::log::Log;
 
-use dmashare_vm_init::{ALL, Exit, Frame, Kind, MAX_PAYLOAD, Port, Settle, Spawn, WINDOW, WindowSize};
+use dmashare_vm_init::{ALL, Exit, Frame, Kind, Port, Settle, Spawn, WINDOW, WindowSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, wait};
@@ -23,11 +24,19 @@ use crate::boot;
 /// can hold.
 const TERMINAL_READS: usize = 16;
 
+/// How much output is sent in one frame. With what is before it, it fits in the 32 KiB
+/// that the port's driver takes at once: the rest would make a round trip of its own.
+const PART: usize = (32 << 10) - 64;
+
+/// How much a program may write ahead of us, in bytes.
+const PIPE: usize = 256 << 10;
+
+/// How long more output is waited for after some was sent: a frame of one line takes as
+/// long as one of thousands. What comes after a pause is sent at once.
+const GATHER: Duration = Duration::from_millis(3);
+
 /// How often orphans that nobody waits for are reaped.
-const REAP: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
+const REAP: Duration = Duration::from_secs(1);
 
 struct Process {
     id: u32,
@@ -35,6 +44,8 @@ struct Process {
     pidfd: OwnedFd,
     /// Its output: standard output (or its terminal), then standard error.
     out: [Option<File>; 2],
+    /// When it is looked at next.
+    out_after: Instant,
     /// How many bytes of it the host has not taken yet, where it counts them.
     unheard: Option<usize>,
     stdin: Option<File>,
@@ -66,6 +77,12 @@ pub(crate) fn serve(mut port: Port<File>) -> io::Result<()> {
                     Some(frame) if frame.kind == Kind::PowerOff => {
                         return log.map_or(Ok(()), |mut log: Log| log.catch_up(&mut port));
                     }
+                    Some(frame) if frame.kind == Kind::Sync => {
+                        if let Some(log) = &mut log {
+                            log.catch_up(&mut port)?;
+                        }
+                        Frame::data(Kind::Done, 0, &[]).write(&mut port)?;
+                    }
                     Some(frame) => {
                         if frame.kind == Kind::Settle {
                             // From its first record on: who restored this guest
@@ -77,20 +94,12 @@ pub(crate) fn serve(mut port: Port<File>) -> io::Result<()> {
                 },
                 // Its end is found below, among the others'.
                 Source::Exit => {}
-                    Some(frame) if frame.kind == Kind::Sync => {
-                        if let Some(log) = &mut log {
-                            log.catch_up(&mut port)?;
-                        }
-                        Frame::data(Kind::Done, 0, &[]).write(&mut port)?;
-                    }
                 Source::Log => {
                     if let Some(log) = &mut log {
                         log.forward(&mut port)?;
                     }
                 }
-                Source::Out(at, stream) => {
-                    processes[at].forward(stream, &mut port)?;
-                }
+                Source::Out(at, stream) => processes[at].forward_all(stream, &mut port)?,
                 Source::Stdin(at) => processes[at].feed(&mut port)?,
             }
         }
@@ -119,6 +128,8 @@ fn wait_for_work(
 ) -> io::Result<Vec<Source>> {
     let mut fds = vec![PollFd::new(port.stream(), PollFlags::IN)];
     let mut sources = vec![Source::Port];
+    let now = Instant::now();
+    let mut longest = REAP;
     for (at, process) in processes.iter().enumerate() {
         fds.push(PollFd::new(&process.pidfd, PollFlags::IN));
         sources.push(Source::Exit);
@@ -126,6 +137,11 @@ fn wait_for_work(
             if let Some(file) = file
                 && process.unheard.is_none_or(|bytes| bytes < WINDOW)
             {
+                let wait = process.out_after.saturating_duration_since(now);
+                if wait > Duration::ZERO {
+                    longest = longest.min(wait);
+                    continue;
+                }
                 fds.push(PollFd::new(file, PollFlags::IN));
                 sources.push(Source::Out(at, stream));
             }
@@ -141,7 +157,8 @@ fn wait_for_work(
         fds.push(PollFd::new(log, PollFlags::IN));
         sources.push(Source::Log);
     }
-    match poll(&mut fds, Some(&REAP)) {
+    let longest = Timespec::try_from(longest).ok();
+    match poll(&mut fds, longest.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
@@ -290,11 +307,16 @@ impl Process {
         for file in out.iter().chain([&stdin]).flatten() {
             rustix::io::ioctl_fionbio(file, true)?;
         }
+        for pipe in out.iter().flatten().filter(|_| terminal.is_none()) {
+            // Where it cannot be, the pipe is slower, and that is all.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
+        }
         Ok(Process {
             id,
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty())?,
             out,
+            out_after: Instant::now(),
             unheard: Some(0),
             stdin,
             waiting: VecDeque::new(),
@@ -309,7 +331,7 @@ impl Process {
         let Some(file) = &mut self.out[stream] else {
             return Ok(0);
         };
-        let mut buffer = vec![0; MAX_PAYLOAD];
+        let mut buffer = vec![0; PART];
         match file.read(&mut buffer) {
             // EIO: the last process on this terminal closed it.
             Ok(0) => self.out[stream] = None,
@@ -324,6 +346,23 @@ impl Process {
             }
         }
         Ok(0)
+    }
+
+    /// Send on what one of its outputs has now, as far as the host takes it, and let more
+    /// gather then.
+    fn forward_all(&mut self, stream: usize, port: &mut Port<File>) -> io::Result<()> {
+        // As much as a pipe holds: an order may be waiting.
+        for _ in 0..=PIPE / PART {
+            let heard = self.unheard.is_none_or(|bytes| bytes < WINDOW);
+            if !heard || self.forward(stream, port)? < PART {
+                break;
+            }
+        }
+        // A terminal holds too little to wait for.
+        if self.terminal.is_none() {
+            self.out_after = Instant::now() + GATHER;
+        }
+        Ok(())
     }
 
     /// Send on what it wrote before its end: what is in the pipes now, and not

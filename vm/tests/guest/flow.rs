@@ -119,3 +119,23 @@ fn a_guest_reaches_itself_and_sees_what_is_shared_within() {
     assert!(output.success(), "{output:?}");
     assert!(folder.path().join("outer").exists());
 }
+
+#[test]
+fn output_is_sent_in_large_pieces() {
+    const BYTES: usize = 20_000_000;
+    let vm = guest().boot().unwrap();
+    let began = Instant::now();
+    let count = BYTES.to_string();
+    let process = vm.command("head").args(["-c", &count, "/dev/zero"]);
+    let process = process.spawn().unwrap();
+    let (mut bytes, mut pieces) = (0, 0);
+    while let Event::Stdout(piece) = process.next_event().unwrap() {
+        bytes += piece.len();
+        pieces += 1;
+    }
+    let took = began.elapsed();
+    assert_eq!(bytes, BYTES);
+    assert!(bytes / pieces > 20 << 10, "{pieces} pieces");
+    // Two seconds where nothing else runs.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
