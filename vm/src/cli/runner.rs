@@ -10,14 +10,15 @@ use clap::Args;
 
 use super::copy::copy_in;
 use super::follow::follow;
-use crate::Error;
 use crate::builder::is_guests_own;
 use crate::debian::Debian;
 use crate::project::{Project, told_of};
 
-/// Variables by which cargo, nextest and the users of Rust's programs speak to
-/// them; those that end with `_` are beginnings of names. Not among them is what
-/// concerns the host alone, or nobody else: paths, proxies, tokens.
+use crate::{Error, cargo_env};
+/// Variables by which the users of cargo, nextest and Rust's programs speak to them,
+/// beside those that cargo and nextest set themselves; those that end with `_` are
+/// beginnings of names. Not among them is what concerns the host alone, or nobody else:
+/// paths, proxies, tokens.
 const PASSED_ON: [&str; 22] = [
     "CARGO",
     "CARGO_BIN_",
@@ -129,10 +130,13 @@ fn environment(
     here: &Path,
     given: &[String],
 ) -> Result<Vec<(String, String)>, Error> {
-    let mut pairs: Vec<(String, String)> = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| is_passed_on(name))
-        .collect();
+    let (all, before) = cargo_env::given();
+    let users = all.clone().into_iter();
+    let users = users.filter(|(name, _)| name.to_str().is_some_and(is_passed_on));
+    let mut pairs = cargo_env::texts(users.collect());
+    if let Some(before) = before {
+        pairs.extend(cargo_env::texts(cargo_env::set(all, &before)));
+    }
     pairs.extend(package_of(project, here));
     pairs.extend(super::run::environment(given)?);
     Ok(pairs)

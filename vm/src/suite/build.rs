@@ -7,6 +7,7 @@ use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 
 use crate::Error;
+use crate::cargo_env::{self, Variables};
 use crate::project::{Project, told_of};
 
 /// A program that runs tests.
@@ -18,8 +19,10 @@ pub(crate) struct TestProgram {
     pub(crate) path: Utf8PathBuf,
     /// Its package's folder, where cargo would run it.
     pub(crate) folder: Utf8PathBuf,
-    /// What cargo would tell it.
+    /// What cargo would set for it.
     pub(crate) env: Vec<(String, String)>,
+    /// All that cargo would have it start with on the host, where that is known.
+    pub(crate) host_env: Option<Variables>,
     /// Whether it is meant for the guest.
     pub(crate) guest: bool,
 }
@@ -54,12 +57,20 @@ pub(crate) fn test_programs(
                 path: path.canonicalize_utf8().unwrap_or(path),
                 folder: package.folder.clone(),
                 env: package.env.clone(),
+                host_env: None,
                 guest: package.guest_tests.contains(&target),
                 target,
             });
         }
     }
     programs.sort_by(|a, b| a.name.cmp(&b.name));
+    let told = cargo_env::of_tests(project, &arguments[3..])?;
+    for program in &mut programs {
+        if let Some(told) = told.get(program.path.as_std_path()) {
+            program.env = cargo_env::texts(told.set.clone());
+            program.host_env = Some(told.all.clone());
+        }
+    }
     Ok(programs)
 }
 

@@ -56,6 +56,9 @@ impl HostProcess {
             .args(options.filter.as_deref())
             .current_dir(&program.folder)
             .envs(program.env.iter().cloned());
+        if let Some(all) = &program.host_env {
+            command.env_clear().envs(all);
+        }
         HostProcess::spawn(command, &program.name, options.deadline)
     }
 

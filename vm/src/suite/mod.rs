@@ -276,6 +276,7 @@ mod tests {
             path: "/program".into(),
             folder: "/".into(),
             env: Vec::new(),
+            host_env: None,
             guest,
         };
         let programs = ["guest", "module", "host"].map(|name| program(name, name != "host"));

@@ -172,3 +172,65 @@ fn forged_oops_on_console_is_no_oops() {
     assert!([Some(71), Some(72)].contains(&status), "{text}");
     assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
 }
+
+#[test]
+fn cargo_s_variables_reach_tests_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let manifest = |name: &str| {
+        format!(
+            "[package]\nname = \"told\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+             [workspace]\n[workspace.metadata.vm]\nkernels = [\"{name}\"]\n\
+             packages = [\"busybox-static\", \"coreutils\", \"dash\", \"kmod\", \"libgcc-s1\"]\n\
+             [package.metadata.vm]\nguest-tests = [\"guest\"]\n"
+        )
+    };
+    write("Cargo.toml", &manifest(&super::kernel_name()));
+    write("src/lib.rs", "");
+    write(
+        "build.rs",
+        "fn main() { println!(\"cargo::rustc-env=FROM_BUILD=built\"); }",
+    );
+    write(".cargo/config.toml", "[env]\nFROM_CONFIG = 'a b'\n");
+    let test = r#"
+        #[test]
+        fn has_what_cargo_sets() {
+            let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("no {name}"));
+            assert_eq!(var("FROM_CONFIG"), "a b");
+            assert_eq!(var("FROM_BUILD"), "built");
+            assert!(var("OUT_DIR").ends_with("/out"));
+            assert_eq!(var("CARGO_PKG_NAME"), "told");
+            assert!(std::env::var("SECRET_TOKEN").is_err() || HOST);
+        }
+    "#;
+    write("tests/host.rs", &format!("const HOST: bool = true; {test}"));
+    write(
+        "tests/guest.rs",
+        &format!("const HOST: bool = false; {test}"),
+    );
+    let run = |command: &mut std::process::Command| {
+        command.current_dir(folder.path()).env("SECRET_TOKEN", "x");
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let ours = env!("CARGO_BIN_EXE_cargo-vm");
+    let mut command = std::process::Command::new(ours);
+    let (passed, text) = run(command.args(["test", "--boot-deadline", "4m"]));
+    assert!(passed && text.contains("2 passed, 0 failed"), "{text}");
+    let runner = format!(
+        "{ours} runner --kernel {} --boot-deadline 4m",
+        super::kernel_name()
+    );
+    let mut command = std::process::Command::new(env!("CARGO"));
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    let (passed, text) = run(command.args(["test", "--test", "guest"]));
+    assert!(passed && text.contains("1 passed"), "{text}");
+}
