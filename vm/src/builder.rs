@@ -76,6 +76,14 @@ pub(crate) fn is_guests_own(folder: &Path) -> bool {
     GUESTS_OWN.iter().any(|own| Path::new(own) == folder)
 }
 
+/// How a guest has a folder of the host's.
+#[derive(Clone, Copy)]
+enum Sharing {
+    Read,
+    Write,
+    WriteInMemory,
+}
+
 /// What a guest is to be; [`boot`](Builder::boot) makes it one.
 ///
 /// ```no_run
@@ -97,7 +105,7 @@ pub struct Builder {
     root: PathBuf,
     modules: Vec<(String, String)>,
     module_files: Vec<(PathBuf, String)>,
-    shares: Vec<(PathBuf, bool)>,
+    shares: Vec<(PathBuf, Sharing)>,
     devices: Vec<String>,
     append: Vec<String>,
     display: Option<String>,
@@ -168,7 +176,7 @@ impl Builder {
     /// Let the guest read this folder of the host, at the same path (with every
     /// link in it resolved).
     pub fn share(mut self, folder: impl Into<PathBuf>) -> Builder {
-        self.shares.push((folder.into(), false));
+        self.shares.push((folder.into(), Sharing::Read));
         self
     }
 
@@ -180,7 +188,21 @@ impl Builder {
     /// kept in extended attributes, or in folders called `.virtfs_metadata` where the
     /// file system has none.
     pub fn share_writable(mut self, folder: impl Into<PathBuf>) -> Builder {
-        self.shares.push((folder.into(), true));
+        self.shares.push((folder.into(), Sharing::Write));
+        self
+    }
+
+    /// Let the guest read this folder of the host, and write to it in its own memory:
+    /// what it writes is gone with it. There files behave as on any local file system.
+    ///
+    /// ```no_run
+    /// // Not run with the crate's tests: boots a guest.
+    /// # fn f(builder: dmashare_vm::Builder) -> Result<(), dmashare_vm::Error> {
+    /// let vm = builder.share_in_memory("target/tmp").boot()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn share_in_memory(mut self, folder: impl Into<PathBuf>) -> Builder {
+        self.shares.push((folder.into(), Sharing::WriteInMemory));
         self
     }
 
@@ -505,7 +527,7 @@ impl Builder {
 
     fn checked_shares(&self) -> Result<Vec<Share>, Error> {
         let mut folders = Vec::new();
-        for (folder, writable) in &self.shares {
+        for (folder, sharing) in &self.shares {
             let path = folder
                 .canonicalize()
                 .map_err(Error::io(format!("share {}", folder.display())))?;
@@ -515,17 +537,18 @@ impl Builder {
                     path.display()
                 )));
             }
-            folders.push((path, *writable));
+            folders.push((path, *sharing));
         }
         // One in another is mounted after it, or it would be out of sight.
         folders.sort_by_key(|(path, _)| path.components().count());
         let shares = folders.into_iter().enumerate();
         shares
-            .map(|(at, (path, writable))| {
-                let access = match writable {
-                    true => Access::to_write(&path)
+            .map(|(at, (path, sharing))| {
+                let access = match sharing {
+                    Sharing::Read => Access::Read,
+                    Sharing::Write => Access::to_write(&path)
                         .map_err(Error::io(format!("share {} to write", path.display())))?,
-                    false => Access::Read,
+                    Sharing::WriteInMemory => Access::WriteToMemory,
                 };
                 let tag = format!("share{at}");
                 Ok(Share { path, tag, access })

@@ -47,6 +47,10 @@ pub struct GuestOptions {
     /// A folder of the host's that the guest may also write to
     #[arg(long, value_name = "FOLDER")]
     pub share_writable: Vec<PathBuf>,
+    /// One more folder of the host's that the guest reads, and writes to in its own memory: what
+    /// it writes is gone with it
+    #[arg(long, value_name = "DIR")]
+    pub share_in_memory: Vec<PathBuf>,
     /// The root: a folder, or an image of erofs, ext4 or squashfs; default: the project's, of
     /// Debian's packages
     #[arg(long, value_name = "PATH")]
@@ -87,6 +91,9 @@ impl GuestOptions {
         }
         for folder in &self.share {
             builder = builder.share(folder);
+        }
+        for folder in &self.share_in_memory {
+            builder = builder.share_in_memory(folder);
         }
         for folder in &self.share_writable {
             builder = builder.share_writable(folder);

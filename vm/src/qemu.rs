@@ -41,6 +41,8 @@ pub(crate) struct Share {
 pub(crate) enum Access {
     /// QEMU refuses every request that would change anything.
     Read,
+    /// The same, and what the guest writes stays in its memory.
+    WriteToMemory,
     /// Metadata is kept in extended attributes, `user.virtfs.*`.
     WriteToAttributes,
     /// Metadata is kept in folders called `.virtfs_metadata`, where the host's file
@@ -67,7 +69,9 @@ impl Access {
     fn words(self) -> String {
         let model = match self {
             // Nothing is made: the files are as the host has them.
-            Access::Read => return "security_model=none,readonly=on".into(),
+            Access::Read | Access::WriteToMemory => {
+                return "security_model=none,readonly=on".into();
+            }
             Access::WriteToAttributes => "mapped-xattr",
             Access::WriteToFiles => "mapped-file",
         };
@@ -91,15 +95,37 @@ fn umask() -> u32 {
 }
 
 impl Share {
-    /// What the guest is to do about it.
-    pub(crate) fn mount(&self) -> Mount {
-        Mount {
-            source: self.tag.clone(),
-            target: self.path.to_string_lossy().into_owned(),
-            fstype: "9p".into(),
-            options: "trans=virtio,version=9p2000.L,msize=512000,cache=mmap".into(),
-            read_only: self.access == Access::Read,
+    /// What the guest is to do about it, in this order.
+    pub(crate) fn mounts(&self) -> Vec<Mount> {
+        let mount = |source: &str, target: &str, fstype: &str, options: String| Mount {
+            source: source.into(),
+            target: target.into(),
+            fstype: fstype.into(),
+            options,
+            read_only: matches!(self.access, Access::Read | Access::WriteToMemory)
+                && fstype == "9p",
+        };
+        let path = self.path.to_string_lossy();
+        let options = || "trans=virtio,version=9p2000.L,msize=512000,cache=mmap".to_owned();
+        if self.access != Access::WriteToMemory {
+            return vec![mount(&self.tag, &path, "9p", options())];
         }
+        // By names without what an option would have to escape.
+        let (lower, memory) = (
+            format!("/run/vm-shares/{}/host", self.tag),
+            format!("/run/vm-shares/{}/memory", self.tag),
+        );
+        let layers = format!("lowerdir={lower},upperdir={memory}/files,workdir={memory}/work");
+        vec![
+            mount(&self.tag, &lower, "9p", options()),
+            mount("tmpfs", &memory, "tmpfs", "mode=0755,size=40%".into()),
+            mount("overlay", &path, "overlay", layers),
+        ]
+    }
+
+    /// Whether the host has what the guest writes there.
+    pub(crate) fn is_written(&self) -> bool {
+        !matches!(self.access, Access::Read | Access::WriteToMemory)
     }
 }
 

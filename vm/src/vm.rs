@@ -18,7 +18,7 @@ use crate::guest::{BootFailure, Guest, lock};
 use crate::line::Line;
 use crate::plain;
 use crate::progress::note;
-use crate::qemu::{Access, Machine, Memory, Qemu, Share, Start};
+use crate::qemu::{Machine, Memory, Qemu, Share, Start};
 use crate::qmp::{Qmp, Saved};
 use crate::snapshot::{About, Image, Snapshot};
 use crate::{Command, Error};
@@ -245,7 +245,7 @@ impl Vm {
         match shares.is_empty() {
             true => Ok(()),
             false => {
-                let mounts: Vec<_> = shares.iter().map(Share::mount).collect();
+                let mounts: Vec<_> = shares.iter().flat_map(Share::mounts).collect();
                 self.carry_out(&Frame::json(order, 0, &mounts), deadline)
             }
         }
@@ -456,8 +456,7 @@ impl Vm {
     /// What ended it before, told apart as in [`Error`], and a fault that its
     /// kernel found in itself.
     pub fn end(self) -> Result<(), Error> {
-        let writable = |share: &Share| share.access != Access::Read;
-        if self.order.machine.shares.iter().any(writable) {
+        if self.order.machine.shares.iter().any(Share::is_written) {
             match self.shares(Kind::Unmount, SHARES) {
                 // One that cannot be unmounted has all that was written, too.
                 Ok(()) | Err(BootFailure::Reported(_)) => {}

@@ -298,6 +298,14 @@ fn wait_for(mount: &Mount) -> io::Result<()> {
 }
 
 fn mount_ordered(order: &Mount, target: &str) -> io::Result<()> {
+    // The layers of an overlay that are to be written to begin empty.
+    let made = |option: &str| match option.split_once('=') {
+        Some(("upperdir" | "workdir", folder)) => fs::create_dir_all(folder),
+        _ => Ok(()),
+    };
+    if order.fstype == "overlay" {
+        order.options.split(',').try_for_each(made)?;
+    }
     let flags = if order.read_only {
         MountFlags::RDONLY
     } else {

@@ -12,9 +12,10 @@ use super::copy::copy_in;
 use super::follow::follow;
 use crate::builder::is_guests_own;
 use crate::debian::Debian;
+use crate::progress::note;
 use crate::project::{Project, told_of};
-
 use crate::{Error, cargo_env};
+
 /// Variables by which the users of cargo, nextest and Rust's programs speak to them,
 /// beside those that cargo and nextest set themselves; those that end with `_` are
 /// beginnings of names. Not among them is what concerns the host alone, or nobody else:
@@ -55,6 +56,10 @@ pub(super) struct Options {
     /// without a value, ours
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Keep what tests write to CARGO_TARGET_TMPDIR in the guest's memory, where files can be
+    /// used after they were removed; the host does not get it
+    #[arg(long)]
+    tmpdir_in_memory: bool,
     /// The program and its arguments, as cargo adds them
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     command: Vec<String>,
@@ -91,7 +96,14 @@ pub(super) fn run(project: &Project, debian: &Debian, options: &Options) -> Resu
     }
     // What cargo calls CARGO_TARGET_TMPDIR: integration tests write there.
     let scratch = project.target_folder().join("tmp");
-    if scratch.is_dir() {
+    if scratch.is_dir() && options.tmpdir_in_memory {
+        guest.options.share_in_memory.push(scratch);
+    } else if scratch.is_dir() {
+        note(&format!(
+            "{}: a file there that is removed while it is open cannot be truncated, chmodded or \
+             opened again in the guest (9p); where tests do that, run them with --tmpdir-in-memory",
+            scratch.display()
+        ));
         guest.options.share_writable.push(scratch);
     }
     let vm = guest.boot(project, debian)?;

@@ -224,3 +224,50 @@ fn a_test_program_runs_in_the_guest() {
     assert_eq!(std::fs::read_to_string(&scratch).unwrap(), "here");
     std::fs::remove_file(&scratch).unwrap();
 }
+
+/// What crates for temporary files do.
+#[test]
+#[ignore = "for the guest alone"]
+fn removed_in_the_guest() {
+    use std::fs::{File, Permissions};
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("removed");
+    let mut options = File::options();
+    let options = options.read(true).write(true).create_new(true);
+    let mut file = options.open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    file.write_all(b"removed").unwrap();
+    file.set_len(3).unwrap();
+    file.set_permissions(Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 3);
+    let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+    assert_eq!(std::fs::read_to_string(again).unwrap(), "rem");
+    assert!(path.with_file_name("of-the-host").exists());
+    std::fs::write(path.with_file_name("of-the-guest"), "").unwrap();
+}
+
+#[test]
+fn removed_file_works_in_memory() {
+    let scratch = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(scratch.join("of-the-host"), "").unwrap();
+    let ours = std::env::current_exe().unwrap();
+    let run = |options: &[&str]| {
+        let mut command = cargo_vm(&["runner"]);
+        let command = command.args(options).arg(&ours);
+        command.args(["here::removed_in_the_guest", "--exact", "--ignored"]);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let (out, err) = run(&["--tmpdir-in-memory"]);
+    assert!(out.contains("1 passed"), "{out}{err}");
+    assert!(!scratch.join("of-the-guest").exists());
+    // Otherwise it is said before the tests run.
+    let (_, err) = run(&[]);
+    assert!(err.contains("--tmpdir-in-memory"), "{err}");
+    for name in ["of-the-host", "of-the-guest", "removed"] {
+        let _ = std::fs::remove_file(scratch.join(name));
+    }
+}
