@@ -181,8 +181,8 @@ int dmashare_cpu_begin(struct dmashare_buffer *buffer, enum dma_data_direction d
 
 	/*
 	 * The core waits for the devices, too, but only after this; if a signal ends
-	 * that wait, the access that was begun here has no end. So there is nothing
-	 * left to wait for when it is begun.
+	 * that wait, an access that was begun here has no end. So it is begun last, with
+	 * nothing left to wait for.
 	 */
 	for (;;) {
 		ret = dma_resv_wait_timeout(resv, dma_resv_usage_rw(writes), true,
@@ -193,17 +193,18 @@ int dmashare_cpu_begin(struct dmashare_buffer *buffer, enum dma_data_direction d
 		}
 
 		mutex_lock(&buffer->lock);
+		buffer->was_begun = true;
+		if (!dmashare_is_written(buffer)) {
+			if (buffer->vaddr)
+				invalidate_kernel_vmap_range(buffer->vaddr,
+							     buffer->memory.size);
+			dmashare_sync_all_for_cpu(buffer);
+		}
 		if (dma_resv_test_signaled(resv, dma_resv_usage_rw(writes)))
 			break;
 		mutex_unlock(&buffer->lock);
 	}
 
-	buffer->was_begun = true;
-	if (!dmashare_is_written(buffer)) {
-		if (buffer->vaddr)
-			invalidate_kernel_vmap_range(buffer->vaddr, buffer->memory.size);
-		dmashare_sync_all_for_cpu(buffer);
-	}
 	if (writes)
 		spare = dmashare_writer_begin(buffer, spare);
 	mutex_unlock(&buffer->lock);
