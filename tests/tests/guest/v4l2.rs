@@ -82,6 +82,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("v4l2::a_queue_has_one_stream", has_one_stream),
         test("v4l2::no_frame_in_time_is_told", no_frame_in_time),
         test("v4l2::takers_say_what_they_take", takers_say),
+        test("v4l2::lost_source_is_reported", lost_source_is_reported),
         test("v4l2::put_out_is_captured", || {
             put_out_is_captured(SINGLE_PLANAR, 1)
         }),
@@ -1000,6 +1001,58 @@ fn no_frame_in_time() -> Verdict {
         Some(V4l2Error::Timeout { after, .. }) if after == short => Ok(()),
         other => Err(format!("{other:?}")),
     }
+}
+
+/// An HDMI source that is lost and comes back while frames go on.
+fn lost_source_is_reported() -> Verdict {
+    const LOST: i64 = 1; // vivid's "No Signal"
+    let device = Device::find_with("vivid", BY_CPU, capture_at(BY_CPU)).map_err(text)?;
+    let inputs = device.inputs().map_err(text)?;
+    let hdmi = inputs.iter().find(|input| input.has_timings);
+    let hdmi = hdmi.ok_or_else(|| format!("no digital input among {inputs:?}"))?;
+    device.set_input(hdmi.number).map_err(text)?;
+    let mode = device.control("DV Timings Signal Mode").map_err(text)?;
+    let verdict = reports_loss(&device, &mode, LOST);
+    device.set_control(&mode, 0).map_err(text)?;
+    device.set_input(0).map_err(text)?;
+    verdict
+}
+
+fn reports_loss(device: &Device, mode: &Control, lost: i64) -> Verdict {
+    device.set_control(mode, 0).map_err(text)?;
+    let has = device.detect_timings().map_err(text)?;
+    device.set_timings(&has).map_err(text)?;
+    let set = device.timings().map_err(text)?;
+    let is_it = (set.width(), set.height()) == (has.width(), has.height());
+    ensure(is_it && has.pixel_clock() > 1_000_000, || {
+        format!("{set:?} was set of {has:?}")
+    })?;
+    let mut stream = device
+        .capture()
+        .and_then(|queue| queue.export(SLOTS))
+        .map_err(text)?;
+    queue_all(&mut stream)?;
+    stream.start().map_err(text)?;
+    let first = stream.dequeue(PATIENCE).map_err(text)?;
+    stream.queue(first.slot, PATIENCE).map_err(text)?;
+    for (value, is_lost) in [(lost, true), (0, false)] {
+        device.set_control(mode, value).map_err(text)?;
+        match stream.dequeue(PATIENCE) {
+            Err(V4l2Error::SourceChanged { status, .. }) if status.is_lost() == is_lost => {}
+            other => return Err(format!("signal mode {value}: {other:?}")),
+        }
+        let now = device.input().map_err(text)?.status;
+        ensure(now.is_lost() == is_lost, || {
+            format!("mode {value}: {now:?}")
+        })?;
+        ensure(device.detect_timings().is_err() == is_lost, || {
+            format!("mode {value}: {:?}", device.detect_timings())
+        })?;
+        // Once for each change: frames go on.
+        let next = stream.dequeue(PATIENCE).map_err(text)?;
+        stream.queue(next.slot, PATIENCE).map_err(text)?;
+    }
+    Ok(())
 }
 
 fn takers_say() -> Verdict {

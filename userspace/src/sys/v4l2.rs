@@ -360,6 +360,79 @@ pub(crate) struct ExportBuffer {
     reserved: [u32; 11],
 }
 
+/// `V4L2_IN_CAP_DV_TIMINGS`.
+pub(crate) const IN_CAP_DV_TIMINGS: u32 = 2;
+
+/// `V4L2_EVENT_SOURCE_CHANGE`, and `V4L2_EVENT_SRC_CH_RESOLUTION` of it.
+pub(crate) const EVENT_SOURCE_CHANGE: u32 = 5;
+pub(crate) const SOURCE_RESOLUTION: u32 = 1;
+
+/// `struct v4l2_input`.
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable)]
+pub(crate) struct Input {
+    pub(crate) index: u32,
+    pub(crate) name: [u8; 32],
+    kind: u32,
+    audioset: u32,
+    tuner: u32,
+    std: u64,
+    pub(crate) status: u32,
+    pub(crate) capabilities: u32,
+    reserved: [u32; 3],
+}
+
+/// `struct v4l2_dv_timings` with its `v4l2_bt_timings`, which are packed: the
+/// pixel clock lies on no multiple of 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(crate) struct DvTimings {
+    kind: u32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) interlaced: u32,
+    polarities: u32,
+    pixel_clock: [u32; 2],
+    /// Blanking, standards, flags, aspect, codes, and what is reserved.
+    rest: [u32; 26],
+}
+
+impl DvTimings {
+    pub(crate) fn pixel_clock(&self) -> u64 {
+        bytemuck::cast(self.pixel_clock)
+    }
+}
+
+/// `struct v4l2_event`.
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable)]
+pub(crate) struct Event {
+    pub(crate) kind: u32,
+    data: [u64; 8],
+    pending: u32,
+    sequence: u32,
+    timestamp: [i64; 2],
+    id: u32,
+    reserved: [u32; 8],
+}
+
+impl Event {
+    /// `u.src_change.changes`.
+    pub(crate) fn changes(&self) -> u32 {
+        cast_slice::<u64, u32>(&self.data)[0]
+    }
+}
+
+/// `struct v4l2_event_subscription`.
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable)]
+struct Subscription {
+    kind: u32,
+    id: u32,
+    flags: u32,
+    reserved: [u32; 5],
+}
+
 macro_rules! read_write {
     ($(#[$doc:meta])* $code:ident = $number:literal, $name:ident($type:ty)) => {
         const $code: Opcode = opcode::read_write::<$type>(b'V', $number);
@@ -406,6 +479,57 @@ read_write!(
 read_write!(
     /// `VIDIOC_S_OUTPUT`.
     S_OUTPUT = 47, set_output(u32));
+
+read_write!(
+    /// `VIDIOC_ENUMINPUT`: `EINVAL` past the last.
+    ENUMINPUT = 26, enumerate_inputs(Input));
+read_write!(
+    /// `VIDIOC_S_DV_TIMINGS`: what the driver made of it comes back.
+    S_DV_TIMINGS = 87, set_timings(DvTimings));
+read_write!(
+    /// `VIDIOC_G_DV_TIMINGS`.
+    G_DV_TIMINGS = 88, get_timings(DvTimings));
+
+const G_INPUT: Opcode = opcode::read::<u32>(b'V', 38);
+const DQEVENT: Opcode = opcode::read::<Event>(b'V', 89);
+const SUBSCRIBE_EVENT: Opcode = opcode::write::<Subscription>(b'V', 90);
+const QUERY_DV_TIMINGS: Opcode = opcode::read::<DvTimings>(b'V', 99);
+
+/// `VIDIOC_G_INPUT`.
+pub(crate) fn get_input(node: BorrowedFd<'_>, input: &mut u32) -> Result<()> {
+    // SAFETY: the opcode writes one number.
+    *input = unsafe { ioctl::ioctl(node, Getter::<G_INPUT, u32>::new()) }?;
+    Ok(())
+}
+
+/// `VIDIOC_QUERY_DV_TIMINGS`.
+pub(crate) fn query_timings(node: BorrowedFd<'_>) -> Result<DvTimings> {
+    // SAFETY: the opcode writes one `DvTimings`.
+    unsafe { ioctl::ioctl(node, Getter::<QUERY_DV_TIMINGS, DvTimings>::new()) }
+}
+
+/// `VIDIOC_SUBSCRIBE_EVENT`: changes of the source of this input.
+pub(crate) fn subscribe_source(node: BorrowedFd<'_>, input: u32) -> Result<()> {
+    let subscription = Subscription {
+        kind: EVENT_SOURCE_CHANGE,
+        id: input,
+        ..Subscription::zeroed()
+    };
+    // SAFETY: the opcode reads one `Subscription`.
+    unsafe {
+        ioctl::ioctl(
+            node,
+            Setter::<SUBSCRIBE_EVENT, Subscription>::new(subscription),
+        )
+    }
+}
+
+/// `VIDIOC_DQEVENT`: `ENOENT` where there is none and the node is open so as not
+/// to wait.
+pub(crate) fn dequeue_event(node: BorrowedFd<'_>) -> Result<Event> {
+    // SAFETY: the opcode writes one `Event`.
+    unsafe { ioctl::ioctl(node, Getter::<DQEVENT, Event>::new()) }
+}
 
 const QUERYCAP: Opcode = opcode::read::<Capability>(b'V', 0);
 const REQBUFS: Opcode = opcode::read_write::<RequestBuffers>(b'V', 8);
@@ -638,6 +762,12 @@ mod tests {
         assert_eq!(STREAMON, 0x4004_5612);
         assert_eq!(STREAMOFF, 0x4004_5613);
         assert_eq!(S_INPUT, 0xc004_5627);
+        assert_eq!(G_INPUT, 0x8004_5626);
+        assert_eq!(offset_of!(DvTimings, pixel_clock), 20);
+        assert_eq!(G_DV_TIMINGS, 0xc084_5658);
+        assert_eq!(S_DV_TIMINGS, 0xc084_5657);
+        assert_eq!(QUERY_DV_TIMINGS, 0x8084_5663);
+        assert_eq!(SUBSCRIBE_EVENT, 0x4020_565a);
         assert_eq!(S_OUTPUT, 0xc004_562f);
     }
 
@@ -645,6 +775,11 @@ mod tests {
     #[cfg(target_pointer_width = "64")]
     #[test]
     fn layout_is_that_of_the_header_with_64_bits() {
+        assert_eq!(offset_of!(Input, status), 56);
+        assert_eq!(ENUMINPUT, 0xc050_561a);
+        assert_eq!(offset_of!(Event, data), 8);
+        assert_eq!(offset_of!(Event, timestamp), 80);
+        assert_eq!(DQEVENT, 0x8088_5659);
         assert_eq!(offset_of!(Format, raw), 8);
         assert_eq!(G_FMT, 0xc0d0_5604);
         assert_eq!(S_FMT, 0xc0d0_5605);

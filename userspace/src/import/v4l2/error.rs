@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Direction, PixelFormat};
+use super::{Direction, InputStatus, PixelFormat};
 use crate::buffer::BufferError;
 use crate::fence::FenceError;
 use crate::frame::{Fourcc, FrameError};
@@ -47,6 +47,24 @@ pub enum V4l2Error {
         device: String,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The source of a camera was lost, came back, or has other timings. The
+    /// stream goes on: frames that come from now on are of what there is.
+    #[error(
+        "{device}: the source changed: {}; {}",
+        signal(*status),
+        match resolution {
+            true => "stop, detect its timings, and make a stream of its new format",
+            false => "look at its cable, or dequeue again to go on",
+        }
+    )]
+    SourceChanged {
+        /// The device.
+        device: String,
+        /// The signal of the input now.
+        status: InputStatus,
+        /// Whether the resolution may be another.
+        resolution: bool,
     },
     /// The device has no such queue of pictures.
     #[error("{device} does not {wanted} pictures by streaming: it has {has}; name another node")]
@@ -254,6 +272,18 @@ fn memory_advice(memory: &str) -> &'static str {
     }
 }
 
+/// A status in words.
+fn signal(status: InputStatus) -> String {
+    let names: Vec<String> = status
+        .iter_names()
+        .map(|(name, _)| name.to_ascii_lowercase().replace('_', " "))
+        .collect();
+    match names.is_empty() {
+        true => "there is a signal".to_owned(),
+        false => names.join(", "),
+    }
+}
+
 fn advice(operation: &str, error: &io::Error) -> &'static str {
     match (operation, Errno::from_io_error(error)) {
         (QUERYCAP, Some(Errno::NOTTY)) => "; it is no video device",
@@ -265,6 +295,10 @@ fn advice(operation: &str, error: &io::Error) -> &'static str {
         (STREAMON, Some(Errno::PIPE)) => "; its parts have other formats: link and set them first",
         (DQBUF, Some(Errno::IO)) => "; the signal is lost, or the device is broken: stop and start",
         (DQBUF, Some(Errno::PIPE)) => "; that was the last frame",
+        ("QUERY_DV_TIMINGS", Some(Errno::NOLINK)) => "; there is no signal: look at the cable",
+        ("QUERY_DV_TIMINGS", Some(Errno::NOLCK)) => "; the signal is not stable: try again",
+        ("QUERY_DV_TIMINGS", Some(Errno::RANGE)) => "; the device takes no such signal",
+        (_, Some(Errno::NODATA)) => "; this input has no such thing: see Device::inputs",
         (_, Some(Errno::NODEV)) => "; it was unplugged",
         (_, Some(Errno::NOMEM)) => "; free memory, or take fewer or smaller buffers",
         _ => "",

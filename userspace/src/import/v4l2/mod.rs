@@ -41,6 +41,15 @@
 //! with nothing to wait for. So its time is that of the process: whoever gets it
 //! next is told by a message, not by a fence.
 //!
+//! # A source that is lost or changed
+//! A camera whose cable is pulled goes on giving frames, of noise or of one
+//! colour. Where the driver tells of it (V4L2_EVENT_SOURCE_CHANGE) a [`Stream`]
+//! does: [`Stream::dequeue`] gives [`V4l2Error::SourceChanged`] once for each
+//! change, before any later frame, with the state of the input, and goes on when
+//! it is called again. [`Device::input`] tells the state at any time, and
+//! [`Device::detect_timings`] what a digital source has now. Webcams have no such
+//! events, and no signal to lose.
+//!
 //! # Where it copies
 //! Nowhere: the driver writes and reads the buffers where they lie. vivid, which
 //! is no hardware, does so with the CPU.
@@ -75,6 +84,7 @@ mod filled;
 mod format;
 mod pixel_format;
 mod queue;
+mod signal;
 mod size;
 mod stream;
 mod taker;
@@ -86,5 +96,6 @@ pub use filled::{Clock, Field, Filled};
 pub use format::{Format, Range, Wanted, YuvEncoding};
 pub use pixel_format::PixelFormat;
 pub use queue::{Interval, Offer, Queue};
+pub use signal::{Input, InputStatus, Timings};
 pub use size::Sizes;
 pub use stream::Stream;

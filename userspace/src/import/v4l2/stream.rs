@@ -62,6 +62,8 @@ pub(super) struct Claim {
     pub(super) queue: Queue,
     /// Whether there are slots.
     requested: Option<Memory>,
+    /// Whether the kernel tells of changes of the source.
+    watched: bool,
 }
 
 impl Queue {
@@ -195,6 +197,8 @@ impl Claim {
             false => Ok(Claim {
                 queue: queue.clone(),
                 requested: None,
+                // Before the format is asked for: a later change is told.
+                watched: queue.direction == Direction::Capture && queue.device.watch_source(),
             }),
         }
     }
@@ -466,6 +470,8 @@ impl<B: Borrow<Buffer>> Stream<B> {
     /// that its slot does.
     ///
     /// # Errors
+    /// [`V4l2Error::SourceChanged`] once for each change of a camera's source that
+    /// the driver tells of, after which the stream goes on;
     /// [`V4l2Error::Timeout`], [`V4l2Error::Idle`] where none would ever come,
     /// and [`V4l2Error::Ioctl`]: `EIO` where the signal is lost, `EPIPE` after
     /// the last.
@@ -492,6 +498,7 @@ impl<B: Borrow<Buffer>> Stream<B> {
         }
         let begun = Instant::now();
         loop {
+            self.look_at_source()?;
             if let Some(filled) = self.take()? {
                 return Ok(filled);
             }
@@ -508,6 +515,22 @@ impl<B: Borrow<Buffer>> Stream<B> {
                 let filled = self.take()?;
                 return filled.ok_or_else(|| self.claim.queue.device.failed(DQBUF, Errno::IO));
             }
+        }
+    }
+
+    /// Tells of a change of the source, once.
+    fn look_at_source(&self) -> Result<(), V4l2Error> {
+        let device = &self.claim.queue.device;
+        if !self.claim.watched {
+            return Ok(());
+        }
+        match device.source_change()? {
+            None => Ok(()),
+            Some(change) => Err(V4l2Error::SourceChanged {
+                device: device.to_string(),
+                status: device.current_input()?.status,
+                resolution: change.resolution,
+            }),
         }
     }
 
@@ -534,6 +557,8 @@ impl<B: Borrow<Buffer>> Stream<B> {
             device, direction, ..
         } = &self.claim.queue;
         let events = match direction {
+            // PRI for a change of the source.
+            Direction::Capture if self.claim.watched => PollFlags::IN | PollFlags::PRI,
             Direction::Capture => PollFlags::IN,
             Direction::Output => PollFlags::OUT,
         };
@@ -610,6 +635,7 @@ fn names(buffers: &[&Buffer]) -> String {
 
 /// To poll(2) for the next slot that is done. Where no slot is queued it gives an
 /// error at once, or waits for ever: ask [`is_queued`](Stream::is_queued) before.
+/// POLLPRI is a change of the source, which [`dequeue`](Stream::dequeue) reports.
 impl<B: Borrow<Buffer>> AsFd for Stream<B> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.claim.queue.device.node()
