@@ -65,6 +65,7 @@ pub mod frame;
 pub mod negotiate;
 pub mod share;
 mod sys;
+mod text;
 
 /// The number of a kernel error, errno(3), as the errors of this crate carry it.
 ///

@@ -423,4 +423,13 @@ fn names_are_printable() {
     ftruncate(&fd, 4096).unwrap();
     let name = Buffer::from_fd(fd).unwrap().name();
     assert_eq!(name, r"/memfd:a\nfd 1: forged\u{1b}[31m");
+    // An escape is told from its text; what reorders or ends a line is escaped.
+    for (chosen, shown) in [
+        (r"a\nb", r"/memfd:a\\nb"),
+        ("a\u{202e}b\u{2028}c", r"/memfd:a\u{202e}b\u{2028}c"),
+    ] {
+        let fd = memfd_create(chosen, MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, 4096).unwrap();
+        assert_eq!(Buffer::from_fd(fd).unwrap().name(), shown);
+    }
 }

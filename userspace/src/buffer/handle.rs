@@ -10,6 +10,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use super::segment::{self, Segment};
 use super::{Access, BufferError, Mapping};
 use crate::sys::dma_buf;
+use crate::text::printable;
 
 /// The seals of a memfd: `F_SEAL_*` of fcntl(2).
 pub use rustix::fs::SealFlags as Seals;
@@ -490,19 +491,6 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> String {
         }
         Err(_) => format!("fd {number}"),
     }
-}
-
-/// A name as it can be shown: whoever made a buffer chose it, and can have put
-/// line ends and the commands of terminals into it.
-fn printable(name: &str) -> String {
-    let mut shown = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c.is_control() {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
 }
 
 /// Turns an errno into an error that names what failed, and on what.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::{Layout, Memory, Reach, Sync, Taker};
 use crate::frame::Fourcc;
+use crate::text::is_printable;
 
 /// The longest text of a taker that travels, in bytes.
 pub const MAX_TEXT: usize = 1024;
@@ -41,7 +42,10 @@ pub enum TakerError {
     #[error("byte {0} of the taker has a value that means nothing")]
     Field(usize),
     /// A text is too long, is not UTF-8, or has control characters.
-    #[error("a text of a taker is UTF-8 of at most {MAX_TEXT} bytes without control characters")]
+    #[error(
+        "a text of a taker is UTF-8 of at most {MAX_TEXT} bytes without control \
+             characters, line separators and bidirectional controls"
+    )]
     Text,
     /// Too many layouts, or layouts out of order.
     #[error("a taker has at most {MAX_LAYOUTS} layouts, each once and in ascending order")]
@@ -229,7 +233,7 @@ fn layout(bytes: &[u8]) -> Layout {
 
 /// Whether it can travel, and be shown on a terminal then.
 fn is_text(text: &str) -> bool {
-    text.len() <= MAX_TEXT && !text.contains(char::is_control)
+    text.len() <= MAX_TEXT && text.chars().all(is_printable)
 }
 
 #[cfg(test)]
@@ -293,6 +297,10 @@ mod tests {
         let named = |name: String| Taker::new(name).to_bytes();
         assert!(named("x".repeat(MAX_TEXT)).is_ok());
         assert_eq!(named("x".repeat(MAX_TEXT + 1)), Err(TakerError::Text));
+        // These would show it as another text, or on two lines.
+        for hidden in ["a\u{202e}b", "a\u{2028}b", "a\u{2066}b"] {
+            assert_eq!(named(hidden.to_owned()), Err(TakerError::Text));
+        }
         assert_eq!(named("\u{1b}[2J".into()), Err(TakerError::Text));
         let mut many = Taker::peer();
         let layouts = |count| {

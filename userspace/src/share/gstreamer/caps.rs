@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::format;
 use crate::frame::{Fourcc, Frame, FrameError, INVALID, LINEAR};
+use crate::text::printable;
 
 /// What the frames of a stream are: GStreamer's caps for raw video.
 ///
@@ -58,10 +59,10 @@ pub enum CapsError {
     #[error("caps that cannot be read: {0:?}")]
     Syntax(String),
     /// They are of sound, or of compressed video.
-    #[error("caps of {0}: only video/x-raw has frames; decode it first")]
+    #[error("caps of {}: only video/x-raw has frames; decode it first", printable(.0))]
     NotVideo(String),
     /// They are of memory that does not pass between processes.
-    #[error("caps of video in {0}: take system memory, or memory:DMABuf")]
+    #[error("caps of video in {}: take system memory, or memory:DMABuf", printable(.0))]
     Memory(String),
     /// They leave this open, or it has no such value.
     #[error("the caps' {field} cannot be used: {found:?}")]
@@ -72,7 +73,7 @@ pub enum CapsError {
         found: String,
     },
     /// A format that GStreamer has no name for, or this crate does not know.
-    #[error("no format {0} is known both here and to GStreamer; convert it")]
+    #[error("no format {} is known both here and to GStreamer; convert it", printable(.0))]
     Format(String),
     /// Nothing tells how the frame lies in memory.
     #[error(
@@ -95,7 +96,8 @@ impl Caps {
     /// one and the frame is linear, and otherwise of the form for devices.
     ///
     /// # Errors
-    /// [`CapsError::Format`] for a format that is no four characters, and
+    /// [`CapsError::Format`] for a format that is no four characters, or has a
+    /// colon among them, which ends it in `drm-format`, and
     /// [`CapsError::Layout`] for the modifier [`INVALID`], of which GStreamer
     /// has no word.
     pub fn of(frame: &Frame) -> Result<Caps, CapsError> {
@@ -103,9 +105,8 @@ impl Caps {
         if modifier == INVALID {
             return Err(CapsError::Layout { fourcc, modifier });
         }
-        if !fourcc.0.to_le_bytes().iter().all(u8::is_ascii_graphic)
-            && format::by_fourcc(fourcc).is_none()
-        {
+        let in_caps = |byte: &u8| byte.is_ascii_graphic() && *byte != b':';
+        if !fourcc.0.to_le_bytes().iter().all(in_caps) && format::by_fourcc(fourcc).is_none() {
             return Err(CapsError::Format(fourcc.to_string()));
         }
         Ok(Caps {
@@ -184,11 +185,14 @@ impl fmt::Display for Caps {
                     "video/x-raw(memory:DMABuf), format=(string)DMA_DRM, drm-format=(string)"
                 )?;
                 let code = self.fourcc.to_string();
-                match (self.modifier, code.contains(' ')) {
-                    (LINEAR, false) => write!(f, "{code}")?,
-                    (LINEAR, true) => write!(f, "\"{code}\"")?,
-                    (modifier, false) => write!(f, "{code}:{modifier:#018x}")?,
-                    (modifier, true) => write!(f, "\"{code}:{modifier:#018x}\"")?,
+                let word = match self.modifier {
+                    LINEAR => code,
+                    modifier => format!("{code}:{modifier:#018x}"),
+                };
+                // A fourcc can have any characters, and be a peer's.
+                match word.bytes().all(is_plain) {
+                    true => f.write_str(&word)?,
+                    false => write!(f, "\"{}\"", quoted(&word))?,
                 }
             }
         }
@@ -262,6 +266,21 @@ impl FromStr for Caps {
             interleaved,
         })
     }
+}
+
+/// Whether GStreamer writes a text with this byte without quotes
+/// (`GST_ASCII_IS_STRING`).
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-+/:.".contains(&byte)
+}
+
+/// A text between quotes: what is not plain has a backslash.
+fn quoted(text: &str) -> String {
+    let escaped = |c: char| {
+        let plain = u8::try_from(c).is_ok_and(is_plain);
+        (!plain).then_some('\\').into_iter().chain([c])
+    };
+    text.chars().flat_map(escaped).collect()
 }
 
 /// `XR24`, or `XR24:0x0100000000000001`.

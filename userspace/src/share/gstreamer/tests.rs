@@ -4,7 +4,7 @@ use super::payload::{Described, Layout, Memory};
 use super::{Caps, CapsError, GstreamerError, Stamp, command, format, payload, place};
 use crate::alloc::{Allocate, Memfd, Request};
 use crate::buffer::Buffer;
-use crate::frame::{Fourcc, Frame, FrameError, INVALID, Plane};
+use crate::frame::{Fourcc, Frame, FrameError, INVALID, LINEAR, Plane};
 
 use std::time::Duration;
 
@@ -475,5 +475,63 @@ proptest! {
         if let Ok(caps) = text.parse::<Caps>() {
             prop_assert_eq!(caps.to_string().parse::<Caps>(), Ok(caps));
         }
+    }
+}
+
+/// Whatever a peer's format is: its caps say nothing else.
+#[test]
+fn fourcc_of_peer_stays_in_its_field() {
+    let hostile = [
+        *b",a=1",
+        *b"\";b=",
+        *b"\\\"\\\"",
+        *b"(a)b",
+        *b"{1,2",
+        *b"[0;9",
+        *b"<a>;",
+        *b"a b'",
+        *b"$#%&",
+    ];
+    for code in hostile {
+        for modifier in [LINEAR, 0x0100_0000_0000_0002] {
+            let fourcc = Fourcc::new(code);
+            let frame = Frame {
+                width: 8,
+                height: 4,
+                fourcc,
+                modifier,
+                planes: Vec::new(),
+            };
+            let in_caps = Caps::of(&frame);
+            if code.contains(&b' ') {
+                assert_eq!(in_caps, Err(CapsError::Format(fourcc.to_string())));
+                continue;
+            }
+            let caps = in_caps.unwrap();
+            assert_eq!(caps.to_string().parse::<Caps>(), Ok(caps.clone()), "{caps}");
+        }
+    }
+    let frame = Frame {
+        width: 8,
+        height: 4,
+        fourcc: Fourcc::new(*b"XR:0"),
+        modifier: LINEAR,
+        planes: Vec::new(),
+    };
+    assert_eq!(Caps::of(&frame), Err(CapsError::Format("XR:0".to_owned())));
+}
+
+/// What a sink's caps say is shown, and does nothing to a terminal.
+#[test]
+fn errors_of_caps_are_printable() {
+    for text in [
+        "a\u{202e}\u{2028}\u{1b}[31m, x=1",
+        "video/x-raw(memory:\u{202e}\u{1b}), x=1",
+        "video/x-raw, format=\u{202e}\u{2028}\u{1b}",
+        "video/x-raw, format=BGRx, width=\u{202e}\u{1b}",
+        "\u{202e}\u{1b}(",
+    ] {
+        let error = text.parse::<Caps>().unwrap_err().to_string();
+        assert!(error.chars().all(crate::text::is_printable), "{error:?}");
     }
 }
