@@ -473,11 +473,17 @@ fn any_number_of_parts(peer: &Peer) {
         assert_eq!(message.payload, payload[..p]);
     }
     let too_many = CodecError::Handles(254);
-    assert_eq!(refuse(&[], 254, &[]), SocketError::Codec(too_many));
+    let refused = refuse(&[], 254, &[]);
+    assert_eq!(refused, SocketError::Unsendable(too_many));
+    let message = refused.to_string();
+    assert!(
+        message.starts_with("the message cannot be sent: 254 handles"),
+        "{message}"
+    );
     let too_many = CodecError::Frames(frames.len());
-    assert_eq!(refuse(&frames, 1, &[]), SocketError::Codec(too_many));
+    assert_eq!(refuse(&frames, 1, &[]), SocketError::Unsendable(too_many));
     let too_long = CodecError::Payload(payload.len());
-    assert_eq!(refuse(&[], 0, &payload), SocketError::Codec(too_long));
+    assert_eq!(refuse(&[], 0, &payload), SocketError::Unsendable(too_long));
     assert_eq!(pass(&[], 0, b"on").unwrap().payload, b"on");
 }
 

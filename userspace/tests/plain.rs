@@ -133,7 +133,7 @@ fn any_number_of_handles(here: &OwnedFd, there: OwnedFd) {
 fn more_than_a_message_can_bring(here: &OwnedFd, there: OwnedFd) {
     let buffer = buffer();
     let refused = plain::send(&there, &[buffer.fd().unwrap(); 254], WAIT);
-    let expected = SocketError::Codec(CodecError::Handles(254));
+    let expected = SocketError::Unsendable(CodecError::Handles(254));
     assert_eq!(refused.unwrap_err(), expected);
     // Nothing of it was sent.
     let silent = plain::recv(here, Some(Duration::ZERO));

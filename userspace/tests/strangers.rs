@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use dmashare::Errno;
-use dmashare::alloc::{AllocError, Mode, Owner, Posix, Request};
+use dmashare::alloc::{AllocError, Key, Mode, Owner, Posix, Request, SysV};
 use dmashare::share::{Listener, Socket, SocketError};
 use libtest_mimic::{Arguments, Completion, Trial};
 use user::{STRANGER, as_user, become_user, needs_root};
@@ -22,6 +22,10 @@ const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
 
 fn main() {
     let tests: &[(&str, fn())] = &[
+        (
+            "sysv_failed_creation_names_key",
+            sysv_failed_creation_names_key,
+        ),
         ("bind_ignores_strangers_locks", bind_ignores_strangers_locks),
         (
             "bind_spares_files_behind_swapped_folders",
@@ -398,4 +402,17 @@ fn posix_room_is_granted_once() {
     assert!(why.unwrap().contains("the room left in /dev/shm"));
     let (made, _) = room(&request.unreserved());
     assert_eq!(made, (true, true, true));
+}
+
+/// Who is not root may not attach what he has no right to, though he made it.
+fn sysv_failed_creation_names_key() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let key = Key::of_path(file.path(), b'f').unwrap();
+    let made = as_user(STRANGER, || {
+        SysV::create(key, &Request::new(1), Mode::empty())
+    });
+    let error = made.unwrap_err().to_string();
+    let expected = format!("System V key {key}: shmat: ");
+    assert!(error.starts_with(&expected), "{error}");
+    assert_eq!(errno(SysV::open(key)), Errno::NOENT);
 }

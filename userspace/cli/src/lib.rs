@@ -16,6 +16,7 @@ mod negotiate;
 pub mod probe;
 mod read;
 mod rm;
+mod segment;
 mod size;
 mod table;
 mod told;

@@ -1,25 +1,23 @@
 //! `dmashare read`: memory that another process made.
 
-use std::path::{Path, PathBuf};
-
 use clap::{Args, Subcommand};
-use dmashare::alloc::{AllocError, Key, Owner, Posix, SysV};
-use dmashare::buffer::Buffer;
+use dmashare::alloc::{AllocError, Owner, Posix};
+use dmashare::buffer::{Buffer, BufferError};
 use dmashare::share::plain;
 
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::line::Line;
+use crate::segment::Segment;
 use crate::{bytes, size, told};
 
 /// The ways to share, and what each has to be told.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Read {
-    /// The System V segment with the key ftok(PATH, 0)
+    /// A System V segment
     Sysv {
-        /// The file that the key was made of
-        #[arg(long)]
-        path: PathBuf,
+        #[command(flatten)]
+        segment: Segment,
         #[command(flatten)]
         from: From,
         #[command(flatten)]
@@ -62,6 +60,18 @@ impl From {
     }
 }
 
+/// A maker makes a name first, and sets the size in a second call.
+pub(crate) fn unsized_yet(error: &AllocError, how_to_remove: &str) -> Failure {
+    let name = match error {
+        AllocError::Buffer(BufferError::Empty { name }) => name.clone(),
+        other => other.to_string(),
+    };
+    Failure::failed(format!(
+        "{name} has no size: its maker may be about to set one, so try again; where it was left \
+         behind, remove it by `{how_to_remove}`"
+    ))
+}
+
 fn failed(error: AllocError) -> Failure {
     match error {
         AllocError::Owner { .. } | AllocError::Linked { .. } => {
@@ -90,9 +100,21 @@ pub(crate) struct Common {
 
 pub(crate) fn run(read: &Read) -> Result<(), Failure> {
     match read {
-        Read::Sysv { path, from, common } => show_one(common, sysv(path, from.owner())?),
+        Read::Sysv {
+            segment,
+            from,
+            common,
+        } => {
+            let buffer = segment.open(from.owner())?.map_err(failed)?;
+            show_one(common, buffer)
+        }
         Read::Posix { name, from, common } => {
-            let buffer = Posix::open_owned(name, from.owner()).map_err(failed)?;
+            let buffer = Posix::open_owned(name, from.owner()).map_err(|error| match error {
+                AllocError::Buffer(BufferError::Empty { .. }) => {
+                    unsized_yet(&error, &format!("dmashare rm posix --name {name}"))
+                }
+                error => failed(error),
+            })?;
             show_one(common, buffer)
         }
         Read::Fd { endpoint, common } => {
@@ -120,12 +142,6 @@ pub(crate) fn run(read: &Read) -> Result<(), Failure> {
             show(common, &numbered.collect::<Vec<_>>())
         }
     }
-}
-
-fn sysv(path: &Path, owner: Owner) -> Result<Buffer, Failure> {
-    let key = Key::of_path(path, 0);
-    key.and_then(|key| SysV::open_owned(key, owner))
-        .map_err(failed)
 }
 
 fn show_one(common: &Common, buffer: Buffer) -> Result<(), Failure> {

@@ -1,21 +1,16 @@
 //! `dmashare rm`: the end of what outlives its makers.
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
-use dmashare::alloc::{Key, Posix, SysV};
+use dmashare::alloc::Posix;
 
 use crate::failure::Failure;
+use crate::segment::Segment;
 
 /// What has a name that stays.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Rm {
-    /// The System V segment with the key ftok(PATH, 0); its memory goes with the last who has it attached
-    Sysv {
-        /// The file that the key was made of
-        #[arg(long)]
-        path: PathBuf,
-    },
+    /// A System V segment; its memory goes with the last who has it attached
+    Sysv(Segment),
     /// A POSIX shared memory object; its memory goes with the last who has it open or mapped
     Posix {
         /// Its name, as in shm_open(3)
@@ -26,9 +21,7 @@ pub(crate) enum Rm {
 
 pub(crate) fn run(rm: &Rm) -> Result<(), Failure> {
     match rm {
-        Rm::Sysv { path } => Key::of_path(path, 0)
-            .and_then(SysV::remove)
-            .map_err(Failure::alloc),
+        Rm::Sysv(segment) => segment.remove(),
         Rm::Posix { name } => Posix::unlink(name).map_err(Failure::alloc),
     }
 }

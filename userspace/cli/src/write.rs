@@ -8,7 +8,7 @@ use dmashare::alloc::{
     self, AllocError, Allocate, DmaHeap, Dumb, HugePages, Key, Memfd, Module, Owner, Posix,
     Request, SysV, Udmabuf,
 };
-use dmashare::buffer::{Buffer, Seals};
+use dmashare::buffer::{Buffer, BufferError, Seals};
 use dmashare::share::{Draft, plain};
 use rustix::fs::Mode;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::explain::Meminfo;
 use crate::failure::Failure;
 use crate::line::{Line, SEALS};
+use crate::read::unsized_yet;
 use crate::{size, told};
 
 /// The ways to share, and what each has to be told.
@@ -171,6 +172,25 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     buffers: Vec<Line>,
+    /// What was made now, and would stay.
+    #[serde(skip)]
+    made: Option<Named>,
+}
+
+/// What outlives its makers.
+#[derive(Clone, Debug)]
+enum Named {
+    Key(Key),
+    Name(String),
+}
+
+impl Named {
+    fn remove(&self) -> Result<(), AllocError> {
+        match self {
+            Named::Key(key) => SysV::remove(*key),
+            Named::Name(name) => Posix::unlink(name),
+        }
+    }
 }
 
 pub(crate) fn run(write: &Write) -> Result<(), Failure> {
@@ -188,31 +208,43 @@ pub(crate) fn run(write: &Write) -> Result<(), Failure> {
         Write::Memfd(options) => memfd(options)?,
         Write::Dmabuf(options) => dmabuf(options)?,
     };
-    if common.json {
-        return told::json(&written);
-    }
-    told::lines(&written.buffers)?;
-    if let Some(before) = before {
-        told::lines(&[before.explain(&Meminfo::read()?, written.way)])?;
+    let shown = show(common, &written, before);
+    // Nobody was told of what was made: it does not stay.
+    if let (Err(failure), Some(made)) = (&shown, &written.made)
+        && failure.line().is_some()
+    {
+        made.remove().map_err(Failure::alloc)?;
     }
     drop(buffers);
-    Ok(())
+    shown
+}
+
+fn show(common: &Common, written: &Written, before: Option<Meminfo>) -> Result<(), Failure> {
+    if common.json {
+        return told::json(written);
+    }
+    told::lines(&written.buffers)?;
+    match before {
+        Some(before) => told::lines(&[before.explain(&Meminfo::read()?, written.way)]),
+        None => Ok(()),
+    }
 }
 
 fn sysv(options: &Sysv) -> Result<(Vec<Buffer>, Written), Failure> {
     let key = Key::of_path(&options.path, 0).map_err(Failure::alloc)?;
     let request = options.huge.ask(Request::new(options.common.size));
-    let (buffer, line) = found_or_made(
+    let (buffer, line, made) = found_or_made(
         &options.common,
         || SysV::open_owned(key, Owner::this_user()),
         || SysV::create(key, &request, OWNER),
-        || SysV::remove(key),
+        &Named::Key(key),
         &format!("dmashare rm sysv --path {}", options.path.display()),
     )?;
     let written = Written {
         way: "sysv",
         key: Some(key.to_string()),
         buffers: vec![line],
+        made,
     };
     Ok((vec![buffer], written))
 }
@@ -224,17 +256,18 @@ fn posix(options: &PosixOptions) -> Result<(Vec<Buffer>, Written), Failure> {
         false => request,
     };
     let name = &options.name;
-    let (buffer, line) = found_or_made(
+    let (buffer, line, made) = found_or_made(
         &options.common,
         || Posix::open_owned(name, Owner::this_user()),
         || Posix::create(name, &request, OWNER),
-        || Posix::unlink(name),
+        &Named::Name(name.clone()),
         &format!("dmashare rm posix --name {name}"),
     )?;
     let written = Written {
         way: "posix",
         key: None,
         buffers: vec![line],
+        made,
     };
     Ok((vec![buffer], written))
 }
@@ -243,15 +276,15 @@ fn posix(options: &PosixOptions) -> Result<(Vec<Buffer>, Written), Failure> {
 const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// What is there under a name of ours, or else is made there, with the content in
-/// it, and its line.
+/// it, its line, and its name where it was made.
 /// What was made does not stay where that fails.
 fn found_or_made(
     common: &Common,
     find: impl Fn() -> Result<Buffer, AllocError>,
     make: impl Fn() -> Result<Buffer, AllocError>,
-    remove: impl Fn() -> Result<(), AllocError>,
+    named: &Named,
     how_to_remove: &str,
-) -> Result<(Buffer, Line), Failure> {
+) -> Result<(Buffer, Line, Option<Named>), Failure> {
     let exists = |error: &AllocError| {
         matches!(
             error,
@@ -263,7 +296,10 @@ fn found_or_made(
     };
     match make() {
         Err(error) if exists(&error) => {
-            let buffer = find().map_err(Failure::alloc)?;
+            let buffer = find().map_err(|error| match error {
+                AllocError::Buffer(BufferError::Empty { .. }) => unsized_yet(&error, how_to_remove),
+                error => Failure::alloc(error),
+            })?;
             if buffer.size() < common.size {
                 return Err(Failure::failed(format!(
                     "{} is there already, with {} bytes; remove it by `{how_to_remove}`, or ask for less",
@@ -284,7 +320,7 @@ fn found_or_made(
             }
             common.content.write_into(&buffer, Made::Before)?;
             let line = Line::of(&buffer)?;
-            Ok((buffer, line))
+            Ok((buffer, line, None))
         }
         Err(error) => Err(Failure::alloc(error)),
         Ok(buffer) => match common
@@ -292,9 +328,9 @@ fn found_or_made(
             .write_into(&buffer, Made::Now)
             .and_then(|()| Line::of(&buffer))
         {
-            Ok(line) => Ok((buffer, line)),
+            Ok(line) => Ok((buffer, line, Some(named.clone()))),
             Err(failure) => {
-                remove().map_err(Failure::alloc)?;
+                named.remove().map_err(Failure::alloc)?;
                 Err(failure)
             }
         },
@@ -374,6 +410,7 @@ impl Sent {
             way,
             key: None,
             buffers: lines,
+            made: None,
         };
         Ok((buffers, written))
     }

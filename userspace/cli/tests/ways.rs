@@ -244,3 +244,79 @@ fn explained_by_the_systems_own_figures() {
     assert!(change >= 4096, "{said}");
     assert!(said.contains("buff/cache"), "{said}");
 }
+
+/// Whose key file is gone: by its key or id, as ipcs(1) lists them.
+#[test]
+fn segment_without_key_file_is_removed() {
+    for by_key in [true, false] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "").unwrap();
+        let path = path.to_str().unwrap();
+        let write = [
+            "write", "sysv", "--path", path, "--size", "4K", "--text", "hi", "--json",
+        ];
+        let json: Value = serde_json::from_str(&prints(&write)).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let gone = says(&["rm", "sysv", "--path", path], 1);
+        assert!(gone.contains("--key") && gone.contains("ipcs -m"), "{gone}");
+        let of = match by_key {
+            true => ["--key", json["key"].as_str().unwrap()],
+            false => ["--id", json["buffers"][0]["name"].as_str().unwrap()],
+        };
+        assert_eq!(
+            prints(&[&["read", "sysv", "--bytes", "2"], &of[..]].concat()),
+            "hi"
+        );
+        prints(&[&["rm", "sysv"], &of[..]].concat());
+        let said = says(&[&["rm", "sysv"], &of[..]].concat(), 1);
+        assert!(said.contains(of[1]), "{said}");
+    }
+    for wrong in [
+        &["--key", "0"][..],
+        &["--key", "x"],
+        &[],
+        &["--key", "1", "--id", "1"],
+    ] {
+        says(&[&["rm", "sysv"], wrong].concat(), 2);
+    }
+}
+
+#[test]
+fn name_without_size_says_what_to_do() {
+    let name = Name::new("empty");
+    std::fs::write(name.file(), "").unwrap();
+    let remove = format!("`dmashare rm posix --name {}`", name.0);
+    let write = ["write", "posix", "--name", &name.0, "--size", "4K"];
+    for command in [&write[..], &["read", "posix", "--name", &name.0]] {
+        let said = says(command, 1);
+        assert!(
+            said.contains("has no size") && said.contains(&remove),
+            "{said}"
+        );
+    }
+}
+
+/// What nobody was told of does not stay; what was there before does.
+#[test]
+fn nothing_stays_that_cannot_be_shown() {
+    let name = Name::new("full");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let posix = ["write", "posix", "--name", &name.0, "--size", "4K"];
+    let sysv = ["write", "sysv", "--path", path, "--size", "4K"];
+    let full = |arguments: &[&str]| {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = command(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    };
+    for more in [&[][..], &["--json"], &["--explain"]] {
+        full(&[&posix[..], more].concat());
+        assert!(!name.file().exists());
+        full(&[&sysv[..], more].concat());
+        says(&["read", "sysv", "--path", path], 1);
+    }
+    prints(&posix);
+    full(&posix);
+    assert!(name.file().exists());
+}

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, stat};
 use rustix::io::Errno;
 
 use super::{AllocError, Allocate, Limit, Owner, Request, Way};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, BufferError};
 use crate::sys::sysv;
 
 /// A key, by which processes that know of each other by nothing else find the
@@ -124,20 +124,17 @@ impl SysV {
     pub fn create(key: Key, request: &Request, mode: Mode) -> Result<Buffer, AllocError> {
         let id = get(key.0, request, mode)?;
         // A key that leads to nothing usable is not to stay.
-        Buffer::from_segment(id)
-            .inspect_err(|_| {
-                let _ = sysv::remove(id);
-            })
-            .map_err(AllocError::Buffer)
+        attach(id, key.0).inspect_err(|_| {
+            let _ = sysv::remove(id);
+        })
     }
 
     /// Opens the segment of this key, which this process's effective user or
     /// root both owns and made; for reading alone where that is all one may.
     ///
     /// # Errors
-    /// [`AllocError::Os`] where there is none, [`AllocError::Buffer`] with
-    /// `EACCES` where it is not for this user, and [`AllocError::Owner`] where it
-    /// is another user's.
+    /// [`AllocError::Os`] where there is none, or with `EACCES` where it is not
+    /// for this user, and [`AllocError::Owner`] where it is another user's.
     pub fn open(key: Key) -> Result<Buffer, AllocError> {
         SysV::open_owned(key, Owner::default())
     }
@@ -159,18 +156,19 @@ impl SysV {
     /// ```
     pub fn open_owned(key: Key, owner: Owner) -> Result<Buffer, AllocError> {
         let id = find(key)?;
-        let buffer = Buffer::from_segment(id)?;
-        let ownership = buffer.ownership()?;
-        // A creator who gave it away has not lost any right to it.
-        let users = [ownership.uid, ownership.creator];
-        match users.into_iter().find(|uid| !owner.allows(*uid)) {
-            None => Ok(buffer),
-            Some(uid) => Err(AllocError::Owner {
-                name: format!("System V key {key} (segment {id})"),
-                uid,
-                expected: owner,
-            }),
-        }
+        let name = || format!("System V key {key} (segment {id})");
+        owned(attach(id, key.0)?, owner, name)
+    }
+
+    /// Opens the segment of this id, which `owner` owns and made. An id is that
+    /// of a segment alone, where a key can be that of another one by now.
+    ///
+    /// # Errors
+    /// [`AllocError::Buffer`] where there is none, or it is not for this user,
+    /// and [`AllocError::Owner`] where it is another user's.
+    pub fn open_id(id: i32, owner: Owner) -> Result<Buffer, AllocError> {
+        let name = || format!("System V segment {id}");
+        owned(Buffer::from_segment(id)?, owner, name)
     }
 
     /// Removes the segment of this key, whose memory lives on for those who
@@ -181,6 +179,29 @@ impl SysV {
     pub fn remove(key: Key) -> Result<(), AllocError> {
         sysv::remove(find(key)?).map_err(os("shmctl(IPC_RMID)", key.0))
     }
+
+    /// Removes the segment of this id, as [`remove`](Self::remove) does that of a
+    /// key; ipcs(1) lists them.
+    ///
+    /// # Errors
+    /// [`AllocError::Os`].
+    ///
+    /// ```
+    /// use dmashare::alloc::{Key, Mode, Owner, Request, SysV};
+    /// let key = Key::new(i32::from_be_bytes(*b"doc3")).expect("not 0");
+    /// let buffer = SysV::create(key, &Request::new(1), Mode::RUSR | Mode::WUSR)?;
+    /// let id = buffer.segment().expect("a segment has an id");
+    /// SysV::open_id(id, Owner::this_user())?;
+    /// SysV::remove_id(id)?;
+    /// assert!(SysV::open(key).is_err());
+    /// let error = SysV::remove_id(-1).unwrap_err().to_string();
+    /// assert!(error.starts_with("System V segment -1: shmctl(IPC_RMID): "));
+    /// # Ok::<(), dmashare::alloc::AllocError>(())
+    /// ```
+    pub fn remove_id(id: i32) -> Result<(), AllocError> {
+        let name = format!("System V segment {id}");
+        sysv::remove(id).map_err(|source| failed("shmctl(IPC_RMID)", name, source, None))
+    }
 }
 
 impl Allocate for SysV {
@@ -190,7 +211,7 @@ impl Allocate for SysV {
 
     fn allocate(&self, request: &Request) -> Result<Buffer, AllocError> {
         let id = get(sysv::PRIVATE, request, Mode::RUSR | Mode::WUSR)?;
-        let buffer = Buffer::from_segment(id);
+        let buffer = attach(id, sysv::PRIVATE);
         // Attached or not: it is not to stay.
         let removed = sysv::remove(id).map_err(os("shmctl(IPC_RMID)", sysv::PRIVATE));
         let buffer = buffer?;
@@ -236,6 +257,35 @@ fn get(key: i32, request: &Request, mode: Mode) -> Result<i32, AllocError> {
     sysv::get(key, size, flags).map_err(os("shmget", key))
 }
 
+/// Attaches the segment of a key, which the error names.
+fn attach(id: i32, key: i32) -> Result<Buffer, AllocError> {
+    Buffer::from_segment(id).map_err(|error| match error {
+        BufferError::Os {
+            operation, source, ..
+        } => os(operation, key)(source),
+        other => AllocError::Buffer(other),
+    })
+}
+
+/// Refuses a segment that `owner` did not both make and keep: a creator who gave
+/// it away has not lost any right to it.
+fn owned(
+    buffer: Buffer,
+    owner: Owner,
+    name: impl FnOnce() -> String,
+) -> Result<Buffer, AllocError> {
+    let ownership = buffer.ownership()?;
+    let users = [ownership.uid, ownership.creator];
+    match users.into_iter().find(|uid| !owner.allows(*uid)) {
+        None => Ok(buffer),
+        Some(uid) => Err(AllocError::Owner {
+            name: name(),
+            uid,
+            expected: owner,
+        }),
+    }
+}
+
 /// The id of the segment of this key.
 fn find(key: Key) -> Result<i32, AllocError> {
     sysv::get(key.0, 0, 0).map_err(os("shmget", key.0))
@@ -244,32 +294,43 @@ fn find(key: Key) -> Result<i32, AllocError> {
 fn os(operation: &'static str, key: i32) -> impl FnOnce(Errno) -> AllocError {
     move |source| {
         let key = Key::new(key);
-        AllocError::Os {
-            operation,
-            name: match key {
-                Some(key) => format!("System V key {key}"),
-                None => "a new System V segment".to_owned(),
-            },
-            source,
-            help: match (source, key) {
-                (Errno::EXIST, Some(key)) => format!(
-                    "open it; or, where it was left behind, remove it by SysV::remove \
-                     or `ipcrm --shmem-key {key}`"
-                ),
-                (Errno::NOENT, _) => "its maker has to create it first".to_owned(),
-                (Errno::ACCESS | Errno::PERM, _) => "it belongs to another user; for huge pages, \
-                     see /proc/sys/vm/hugetlb_shm_group"
-                    .to_owned(),
-                (Errno::NOSPC, _) => "remove segments that were left behind (ipcs -m), \
-                     or raise /proc/sys/kernel/shmmni or shmall"
-                    .to_owned(),
-                (Errno::NOMEM, _) => "free memory, or ask for less".to_owned(),
-                (Errno::NOSYS, _) => {
-                    "the kernel needs CONFIG_SYSVIPC, or a security policy (seccomp) forbids it"
-                        .to_owned()
-                }
-                _ => String::new(),
-            },
-        }
+        let name = match key {
+            Some(key) => format!("System V key {key}"),
+            None => "a new System V segment".to_owned(),
+        };
+        failed(operation, name, source, key)
+    }
+}
+
+fn failed(operation: &'static str, name: String, source: Errno, key: Option<Key>) -> AllocError {
+    AllocError::Os {
+        operation,
+        name,
+        source,
+        help: match (source, key) {
+            (Errno::EXIST, Some(key)) => format!(
+                "open it; or, where it was left behind, remove it by SysV::remove \
+                 or `ipcrm --shmem-key {key}`"
+            ),
+            (Errno::NOENT, _) => "its maker has to create it first".to_owned(),
+            (Errno::ACCESS, _) if operation == "shmat" => {
+                "its mode does not let this user attach it".to_owned()
+            }
+            (Errno::ACCESS | Errno::PERM, _) => "it belongs to another user; for huge pages, \
+                 see /proc/sys/vm/hugetlb_shm_group"
+                .to_owned(),
+            (Errno::INVAL | Errno::IDRM, None) if operation == "shmctl(IPC_RMID)" => {
+                "there is no segment of this id: `ipcs -m` lists them".to_owned()
+            }
+            (Errno::NOSPC, _) => "remove segments that were left behind (ipcs -m), \
+                 or raise /proc/sys/kernel/shmmni or shmall"
+                .to_owned(),
+            (Errno::NOMEM, _) => "free memory, or ask for less".to_owned(),
+            (Errno::NOSYS, _) => {
+                "the kernel needs CONFIG_SYSVIPC, or a security policy (seccomp) forbids it"
+                    .to_owned()
+            }
+            _ => String::new(),
+        },
     }
 }

@@ -83,6 +83,10 @@ pub enum SocketError {
     /// The message is not written as [`codec`](super::codec) says.
     #[error("the message cannot be read: {0}")]
     Codec(#[from] CodecError),
+    /// A message of ours that would be more than one is, or describe what is not
+    /// there. Nothing of it was sent.
+    #[error("the message cannot be sent: {0}")]
+    Unsendable(CodecError),
     /// The message came before, or one before it did not come.
     #[error("message {found} came where {expected} was due")]
     Sequence {

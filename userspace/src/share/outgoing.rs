@@ -37,7 +37,8 @@ impl<'m> Sending<'m> {
             }
         };
         if draft.buffers.len() > MAX_HANDLES {
-            return Err(CodecError::Handles(draft.buffers.len()).into());
+            let count = draft.buffers.len();
+            return Err(SocketError::Unsendable(CodecError::Handles(count)));
         }
         let mut handles = Vec::with_capacity(draft.buffers.len());
         let mut sizes = Vec::with_capacity(draft.buffers.len());
@@ -52,7 +53,8 @@ impl<'m> Sending<'m> {
             sizes: sizes.as_slice().into(),
             frames: draft.frames.into(),
             payload: draft.payload,
-        })?;
+        })
+        .map_err(SocketError::Unsendable)?;
         for (frame, described) in draft.frames.iter().enumerate() {
             let checked = described.check(&sizes);
             checked.map_err(|source| SocketError::Frame { frame, source })?;

@@ -40,7 +40,7 @@ use super::wait::{os, until_ready};
 /// to take it; `None` is for ever.
 ///
 /// # Errors
-/// [`SocketError::Codec`] for more than 253 handles, [`SocketError::Closed`],
+/// [`SocketError::Unsendable`] for more than 253 handles, [`SocketError::Closed`],
 /// [`SocketError::Timeout`], [`SocketError::Os`]: nothing was sent.
 pub fn send(
     socket: impl AsFd,
@@ -49,7 +49,7 @@ pub fn send(
 ) -> Result<(), SocketError> {
     let socket = socket.as_fd();
     if handles.len() > MAX_HANDLES {
-        return Err(CodecError::Handles(handles.len()).into());
+        return Err(SocketError::Unsendable(CodecError::Handles(handles.len())));
     }
     let sent = until_ready("sendmsg", socket, PollFlags::OUT, timeout, || {
         handles::send(socket, &[0], handles)

@@ -394,7 +394,7 @@ impl Socket {
     /// afterwards.
     ///
     /// # Errors
-    /// [`SocketError::Codec`], [`SocketError::Buffer`] and
+    /// [`SocketError::Unsendable`], [`SocketError::Buffer`] and
     /// [`SocketError::Frame`] for what a receiver would refuse, and nothing was
     /// sent; [`SocketError::Closed`] and [`SocketError::Os`].
     /// [`SocketError::Timeout`]: where nothing of the message was sent, it can
