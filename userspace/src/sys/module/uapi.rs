@@ -240,16 +240,16 @@ pub(crate) const IOCTL_ALLOC: Opcode = opcode::none(IOCTL_TYPE as u8, 0x01);
 /// Export memory of memfds as a dma-buf, without a copy.
 ///
 /// The pages are pinned and stay charged as they were. Pages that the memfd does
-/// not have yet are allocated. While the buffer lives, F_SEAL_WRITE cannot be added
-/// (EBUSY).
+/// not have yet are allocated. While the memfd has one of these pages, F_SEAL_WRITE
+/// cannot be added (EBUSY).
 ///
 /// A hole punched into the memfd (fallocate(2)) removes whole pages from the
 /// memfd; the buffer keeps them. A hole that covers only a part of a huge page
 /// zeroes that part in both.
 ///
 /// All arguments are checked before the first page is allocated. If memory runs
-/// out after that, or the caller is killed, then pages allocated so far stay in
-/// the memfd.
+/// out after that, a page is pinned too often, or the caller is killed, then pages
+/// allocated so far stay in the memfd.
 ///
 /// Return: the fd of the dma-buf, or -1 with errno:
 ///
@@ -259,7 +259,7 @@ pub(crate) const IOCTL_ALLOC: Opcode = opcode::none(IOCTL_TYPE as u8, 0x01);
 /// * EBADF: a memfd is not an open file.
 /// * EBADFD: a memfd is not a file of tmpfs or hugetlbfs.
 /// * EACCES: a memfd is not open for writing.
-/// * EMLINK: a page would be pinned too often (16,384 times).
+/// * EMLINK: a page would be pinned too often (more than about 16,000 times).
 /// * ENOSPC, EIO: the memfd's pages cannot be allocated or read: no free huge
 ///   pages, or a hardware memory error.
 /// * EFBIG: as for `IOCTL_ALLOC`, or a range of 4 GiB or more.
