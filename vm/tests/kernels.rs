@@ -130,6 +130,9 @@ fn a_kernel_boots_from_the_tree_it_was_built_in() {
     assert!(says(&vm, "lsmod").contains("loop"));
     let copy = format!("cp /usr/bin/busybox {}/bin/busybox", own_root.display());
     says(&vm, &copy);
+    // Modes that a guest gives to files of a writable share stay in the guest.
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(own_root.join("bin/busybox"), executable).unwrap();
     // Its disks are not taken from under it.
     let key = kernel.modules.file_name().unwrap().to_string_lossy();
     assert!(!debian().cache().discard("own", &key).unwrap());
