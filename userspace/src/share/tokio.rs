@@ -54,7 +54,7 @@ use crate::buffer::Buffer;
 /// is closed by threads of this crate (see [`Socket::set_timeout`]).
 ///
 /// Memory that you received you close yourself, by dropping its
-/// [`Buffer`](crate::buffer::Buffer), and that takes no time, nor does dropping
+/// [`Buffer`], and that takes no time, nor does dropping
 /// this socket: UNIX sockets do not linger.
 #[derive(Debug)]
 pub struct AsyncSocket {
