@@ -115,6 +115,14 @@ fn is_mapped(buffer: &Buffer, mapped: bool) -> Verdict {
     })
 }
 
+/// A buffer that a device has mapped.
+fn mapped() -> Result<(Buffer, Importer), String> {
+    let buffer = buffer()?;
+    let importer = import(&buffer)?;
+    is_mapped(&buffer, true)?;
+    Ok((buffer, importer))
+}
+
 fn map(buffer: &Buffer) -> Result<Mapping, String> {
     buffer.map(Access::ReadWrite).map_err(text)
 }
@@ -137,9 +145,7 @@ fn reads(buffer: &Buffer, offset: u64, expected: u8, what: &str) -> Verdict {
 }
 
 fn overlapping_writes() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     let mut mapping = map(&buffer)?;
     let mut first = mapping.access(Access::ReadWrite).map_err(text)?;
     first.write(0, &0x41_u8).map_err(text)?;
@@ -154,9 +160,7 @@ fn overlapping_writes() -> Verdict {
 
 /// By two mappings of one process.
 fn nested_writes() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     let mut mapping = map(&buffer)?;
     let mut first = mapping.access(Access::Write).map_err(text)?;
     first.write(0, &0x41_u8).map_err(text)?;
@@ -168,9 +172,7 @@ fn nested_writes() -> Verdict {
 
 /// One access after the other, which is all that most programs do.
 fn outlives_begin() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     write(&mut map(&buffer)?, 0, 0x41)?;
     reads(&buffer, 0, 0x41, "the byte of an access that ended")?;
     write(&mut map(&buffer)?, PAGE, 0x42)?;
@@ -178,9 +180,7 @@ fn outlives_begin() -> Verdict {
 }
 
 fn outlives_unmapping() -> Verdict {
-    let buffer = buffer()?;
-    let importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, importer) = mapped()?;
     write(&mut map(&buffer)?, 0, 0x41)?;
     drop(importer);
     is_mapped(&buffer, false)?;
@@ -188,9 +188,7 @@ fn outlives_unmapping() -> Verdict {
 }
 
 fn reads_keep_writes() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     let mut mapping = map(&buffer)?;
     let mut first = mapping.access(Access::ReadWrite).map_err(text)?;
     first.write(0, &0x41_u8).map_err(text)?;
@@ -202,9 +200,7 @@ fn reads_keep_writes() -> Verdict {
 
 /// To unmap a bounced mapping copies the bounce buffer back.
 fn unmapping_keeps() -> Verdict {
-    let buffer = buffer()?;
-    let importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, importer) = mapped()?;
     let mut mapping = map(&buffer)?;
     let mut guard = mapping.access(Access::ReadWrite).map_err(text)?;
     guard.write(0, &0x41_u8).map_err(text)?;
@@ -238,9 +234,7 @@ fn importing_keeps() -> Verdict {
 /// A process that began to write and was killed: the next access is a turn again,
 /// and sees what the device has.
 fn killed_writer() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     let (says, say) = pipe_with(PipeFlags::CLOEXEC).map_err(text)?;
     let writer = Forked::start(|| {
         let mut mapping = map(&buffer)?;
@@ -270,9 +264,7 @@ const SYNC_END: u64 = 4;
 /// The end of an access that was not begun hands nothing to the device: it would
 /// undo what that wrote.
 fn stray_end() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     let fd = buffer.fd().map_err(text)?.as_raw_fd();
     // SAFETY: a new mapping of a page, where nothing is; the byte is written, once, by
     // us alone, outside of any access, as no program may; and eight bytes are read.
@@ -292,9 +284,7 @@ fn stray_end() -> Verdict {
 /// The end of one write access is seen by the device, though another is open: that
 /// one is killed, and what the device has comes back.
 fn each_end_hands_over() -> Verdict {
-    let buffer = buffer()?;
-    let _importer = import(&buffer)?;
-    is_mapped(&buffer, true)?;
+    let (buffer, _importer) = mapped()?;
     let (says, say) = pipe_with(PipeFlags::CLOEXEC).map_err(text)?;
     let writer = Forked::start(|| {
         let mut mapping = map(&buffer)?;
