@@ -232,16 +232,16 @@ fn explained_by_the_systems_own_figures() {
         "--name",
         &name.0,
         "--size",
-        "8M",
+        "96M",
         "--fill",
         "A",
         "--explain",
     ]);
     let shmem = said.lines().find(|line| line.contains("Shmem")).unwrap();
     let change = shmem.split_whitespace().rev().nth(1).unwrap();
-    // Others share this machine's memory, but not just so much the other way.
+    // The tests beside this one make and free 8 MiB each: never so much at once.
     let change: i64 = change.parse().unwrap();
-    assert!(change >= 4096, "{said}");
+    assert!(change >= 48 << 10, "{said}");
     assert!(said.contains("buff/cache"), "{said}");
 }
 
