@@ -286,16 +286,21 @@ static void dmashare_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	iosys_map_clear(map);
 }
 
+static void dmashare_buffer_free(struct dmashare_buffer *buffer)
+{
+	dmashare_memory_free(&buffer->memory);
+	dmashare_quota_uncharge(&buffer->charge);
+	mutex_destroy(&buffer->lock);
+	kfree(buffer);
+}
+
 static void dmashare_release(struct dma_buf *dmabuf)
 {
 	struct dmashare_buffer *buffer = dmabuf->priv;
 
 	dmashare_debugfs_remove(buffer);
 	dmashare_writers_free(buffer);
-	dmashare_memory_free(&buffer->memory);
-	dmashare_quota_uncharge(&buffer->charge);
-	mutex_destroy(&buffer->lock);
-	kfree(buffer);
+	dmashare_buffer_free(buffer);
 }
 
 static const struct dma_buf_ops dmashare_ops = {
@@ -398,10 +403,7 @@ struct dma_buf *dmashare_export(const struct dmashare_request *request)
 
 	dmabuf = dma_buf_export(&exp_info);
 	if (IS_ERR(dmabuf)) {
-		dmashare_memory_free(&buffer->memory);
-		dmashare_quota_uncharge(&buffer->charge);
-		mutex_destroy(&buffer->lock);
-		kfree(buffer);
+		dmashare_buffer_free(buffer);
 		return dmabuf;
 	}
 
